@@ -1,0 +1,158 @@
+//! Encoders: texts to vectors. The victim's vectors are released; the judges' vectors only score guesses.
+
+use crate::error::Exit;
+
+/// Row-major vectors, one for each text: shape `(n, d)`, f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    values: Vec<f32>,
+    dim: usize,
+}
+
+impl Embeddings {
+    /// Wraps `values` as rows of `dim` coordinates.
+    ///
+    /// # Errors
+    /// When `values` is not a whole number of rows, or holds a NaN or an infinity (the row is named).
+    pub fn new(values: Vec<f32>, dim: usize) -> Result<Self, Error> {
+        if dim == 0 || !values.len().is_multiple_of(dim) {
+            return Err(Error::Shape { len: values.len(), dim });
+        }
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { row: at / dim, column: at % dim });
+        }
+        Ok(Self { values, dim })
+    }
+
+    /// No rows yet, `dim` coordinates each.
+    pub fn empty(dim: usize) -> Self {
+        Self { values: Vec::new(), dim }
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.dim.max(1)
+    }
+
+    /// True without rows.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Coordinates in a row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.values[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// Row `i`, to be changed in place.
+    pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
+        &mut self.values[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// All rows in order.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.values.chunks_exact(self.dim)
+    }
+
+    /// The `(n, d)` values, row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The `(n, d)` values, to be changed in place.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// Appends one row.
+    pub fn push(&mut self, row: &[f32]) {
+        assert_eq!(row.len(), self.dim, "a row has the dimension of its table");
+        self.values.extend_from_slice(row);
+    }
+
+    /// The rows at `indices`, in that order.
+    #[must_use]
+    pub fn select(&self, indices: &[usize]) -> Self {
+        let mut values = Vec::with_capacity(indices.len() * self.dim);
+        for &i in indices {
+            values.extend_from_slice(self.row(i));
+        }
+        Self { values, dim: self.dim }
+    }
+}
+
+/// What a record of a study says about an encoder.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct EncoderInfo {
+    /// Manifest name or folder.
+    pub name: String,
+    /// Coordinates of a vector.
+    pub dim: usize,
+    /// Longest input in tokens; longer texts are truncated.
+    pub max_len_tokens: usize,
+    /// BLAKE3 of weights, tokenizer, configuration and prompt: two encoders with one fingerprint give the same vectors.
+    pub fingerprint: String,
+    /// A toy exists for fast tests only, and every output says so.
+    pub toy: bool,
+}
+
+/// Turns texts into unit or raw vectors; the same text always gives the same vector, whatever stands beside it.
+pub trait Encoder: Send + Sync {
+    /// Name, dimension, limits, identity.
+    fn info(&self) -> &EncoderInfo;
+
+    /// One row for each text, in order. Batching and threads are the encoder's own business and never change a value.
+    ///
+    /// # Errors
+    /// When a text cannot be tokenised or a vector is not finite.
+    fn encode(&self, texts: &[&str]) -> Result<Embeddings, Error>;
+}
+
+/// Why texts could not be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The table is not rectangular.
+    #[error("{len} values are not a whole number of rows of {dim}")]
+    Shape {
+        /// Values given.
+        len: usize,
+        /// Coordinates in a row.
+        dim: usize,
+    },
+    /// A NaN or an infinity.
+    #[error("embedding row {row}, column {column} is not finite; remove the record or repair the encoder's output")]
+    NotFinite {
+        /// The row.
+        row: usize,
+        /// The column.
+        column: usize,
+    },
+    /// The folder is not an encoder that we can run.
+    #[error("encoder `{name}`: {why}")]
+    Unsupported {
+        /// Folder or manifest name.
+        name: String,
+        /// The unknown module or field, and what is supported.
+        why: String,
+    },
+    /// A file of the folder is missing or malformed.
+    #[error("encoder file `{path}`: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Bad input, all of it.
+    pub fn exit(&self) -> Exit {
+        Exit::Input
+    }
+}

@@ -1,0 +1,40 @@
+//! The training substrate: kernels with exact gradients, seeded initialisation, optimiser, schedule, checkpoints.
+
+pub mod kernel;
+
+use crate::error::Exit;
+
+/// Why a model cannot be built, trained or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Dimensions that do not fit together.
+    #[error("shape: {0}")]
+    Shape(String),
+    /// A checkpoint or weight file that is not what the model expects.
+    #[error("checkpoint `{path}`: {why}")]
+    Checkpoint {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Training left the real numbers.
+    #[error("the loss is not finite at step {step}; lower the learning rate (`lr`)")]
+    NotFinite {
+        /// The step at which it was seen.
+        step: usize,
+    },
+    /// An operation of candle failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// A bad checkpoint is bad input, the rest is our fault.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Error::Checkpoint { .. } => Exit::Input,
+            _ => Exit::Internal,
+        }
+    }
+}
