@@ -1,6 +1,233 @@
 //! Attackers: from what they are allowed to see to guesses about the targets.
+//!
+//! | attack | when it is the one to fear | what it costs |
+//! |---|---|---|
+//! | [`floor::Random`], [`floor::Constant`] | never: they show what no attack at all scores | nothing |
+//! | [`floor::Blind`] | never: the same decoder, trained on permuted embeddings | a short training |
+//! | [`text::nearest::Nearest`] | the attacker owns text like the target's, or the noise is strong | one product |
+//! | [`text::bag_of_words::BagOfWords`] | facts matter more than wording | one ridge regression |
+//! | [`text::decoder::Decoder`] | many targets, little time for each | a training for each protection |
+//! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
+//!
+//! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
+//! ([`adapt`]), denoises with what it knows about the noise, and averages repeated releases.
+//!
+//! To add one: a file, a variant of [`AttackConfig`], an arm in [`AttackConfig::build`], an example, a known-answer test.
 
+pub mod adapt;
+pub mod floor;
+pub mod linear;
+pub mod text;
+
+use crate::data::Record;
+use crate::encode::{Embeddings, Encoder};
 use crate::error::Exit;
+use crate::protect::Pipeline;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Exactly what one attacker is allowed to see. Targets are not in it.
+pub struct View<'a> {
+    /// The attacker's own records: other documents than the targets'.
+    pub auxiliary: &'a [Record],
+    /// Their clean vectors, from queries to the victim encoder.
+    pub clean: &'a Embeddings,
+    /// Public topic of each auxiliary record, along which prototypes are formed.
+    pub strata: &'a [u32],
+    /// The protection, known in full (but not its noise).
+    pub pipeline: &'a Pipeline,
+    /// How many independent releases of each target the attacker sees.
+    pub releases: usize,
+    /// Query access to the victim encoder.
+    pub encoder: &'a dyn Encoder,
+    /// The study's seed.
+    pub seed: u64,
+    /// Names the records and encoders.
+    pub inputs: String,
+    /// Names everything above: two views with one fingerprint train the same attacker.
+    pub fingerprint: String,
+    /// Where trained parts are kept, so that attackers of one view share them and a killed run resumes.
+    pub workshop: &'a Path,
+}
+
+/// What an attacker needs to be granted; printed beside its result.
+#[expect(clippy::struct_excessive_bools, reason = "four independent grants, each a column of the report")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knowledge {
+    /// Uses its own texts.
+    pub auxiliary: bool,
+    /// Knows the pipeline and draws from it.
+    pub pipeline: bool,
+    /// Queries the victim encoder with texts of its own.
+    pub encoder: bool,
+    /// Reads the released vectors at all.
+    pub released: bool,
+}
+
+/// The attacker's reconstruction of one released row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Guess {
+    /// The text.
+    pub text: String,
+    /// The attacker's own score; higher is more confident. Comparable within one attacker only.
+    pub score: f64,
+    /// Encoder queries spent on this row.
+    pub queries: usize,
+    /// For searches: the best candidate's cosine to the released vector after so many queries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<(usize, f64)>,
+}
+
+impl Guess {
+    /// A guess that took no queries.
+    pub fn new(text: String, score: f64) -> Self {
+        Self { text, score, queries: 0, trace: Vec::new() }
+    }
+}
+
+/// A learning curve or a budget curve, for the report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// What it shows, with the unit.
+    pub title: String,
+    /// Label of the horizontal axis.
+    pub x_label: String,
+    /// The points, in order.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Where long work reports how far it is, and learns that it should stop.
+pub trait Progress: Sync {
+    /// `done` of `total` units of `what`.
+    fn update(&self, done: usize, total: usize, what: &str);
+    /// True once the user asked to stop; long work then returns [`Error::Interrupted`].
+    fn is_interrupted(&self) -> bool;
+}
+
+/// Progress that nobody watches.
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn update(&self, _: usize, _: usize, _: &str) {}
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// An attacker before it has seen anything.
+pub trait Attack {
+    /// What it must be granted.
+    fn needs(&self) -> Knowledge;
+
+    /// Learns from the view. Randomness comes from streams named after the view and `task`.
+    fn fit<'a>(&self, view: &'a View<'a>, task: &str, progress: &dyn Progress)
+    -> Result<Box<dyn Inverter + 'a>, Error>;
+}
+
+/// An attacker that has learned all it will.
+pub trait Inverter: Sync {
+    /// One guess for each released row, in order. Rows are attacked independently of each other.
+    fn invert(&self, released: &Embeddings, task: &str, progress: &dyn Progress) -> Result<Vec<Guess>, Error>;
+
+    /// Learning and budget curves, for the report.
+    fn curves(&self) -> Vec<Curve> {
+        Vec::new()
+    }
+}
+
+/// The registry: every attack with its parameters, as a study names them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AttackConfig {
+    /// A decoder trained on permuted embeddings.
+    Blind(floor::Blind),
+    /// The one sentence that fits all targets best.
+    Constant(floor::Constant),
+    /// A random auxiliary sentence.
+    Random(floor::Random),
+    /// The auxiliary sentence whose vector is nearest.
+    Nearest(text::nearest::Nearest),
+    /// The most likely words.
+    BagOfWords(text::bag_of_words::BagOfWords),
+    /// An embedding-conditioned language model, sampled and re-ranked.
+    Decoder(text::decoder::Decoder),
+    /// Hill climbing by re-embedding.
+    Search(text::search::Search),
+}
+
+impl AttackConfig {
+    /// Every kind, as a study file names it.
+    pub const KINDS: [&'static str; 7] =
+        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "search"];
+
+    /// One valid configuration of each kind.
+    pub fn examples() -> Vec<Self> {
+        vec![
+            Self::Blind(floor::Blind::default()),
+            Self::Constant(floor::Constant::default()),
+            Self::Random(floor::Random::default()),
+            Self::Nearest(text::nearest::Nearest::default()),
+            Self::BagOfWords(text::bag_of_words::BagOfWords::default()),
+            Self::Decoder(text::decoder::Decoder::default()),
+            Self::Search(text::search::Search::default()),
+        ]
+    }
+
+    /// The name in studies, records and reports.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Blind(_) => "blind",
+            Self::Constant(_) => "constant",
+            Self::Random(_) => "random",
+            Self::Nearest(_) => "nearest",
+            Self::BagOfWords(_) => "bag_of_words",
+            Self::Decoder(_) => "decoder",
+            Self::Search(_) => "search",
+        }
+    }
+
+    /// Every parameter that is out of range, as `key: what it must be`.
+    pub fn check(&self) -> Vec<String> {
+        match self {
+            Self::Blind(c) => c.check(),
+            Self::Constant(_) | Self::Random(_) | Self::Nearest(_) => Vec::new(),
+            Self::BagOfWords(c) => c.check(),
+            Self::Decoder(c) => c.check(),
+            Self::Search(c) => c.check(),
+        }
+    }
+
+    /// The attacker.
+    pub fn build(&self) -> Box<dyn Attack> {
+        match self.clone() {
+            Self::Blind(c) => Box::new(c),
+            Self::Constant(c) => Box::new(c),
+            Self::Random(c) => Box::new(c),
+            Self::Nearest(c) => Box::new(c),
+            Self::BagOfWords(c) => Box::new(c),
+            Self::Decoder(c) => Box::new(c),
+            Self::Search(c) => Box::new(c),
+        }
+    }
+
+    /// How many targets it takes, where the study limits a costly attack to a declared subset; 0 means all.
+    pub fn targets(&self) -> usize {
+        match self {
+            Self::Search(c) => c.targets,
+            _ => 0,
+        }
+    }
+
+    /// True for attackers that exist to show the floor, never to carry a verdict.
+    pub fn is_floor(&self) -> bool {
+        matches!(self, Self::Blind(_) | Self::Constant(_) | Self::Random(_))
+    }
+
+    /// True for attackers that write text of their own; the strength bar is theirs to clear.
+    pub fn is_free_text(&self) -> bool {
+        matches!(self, Self::Decoder(_) | Self::Search(_))
+    }
+}
 
 /// Why an attack cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -9,23 +236,25 @@ pub enum Error {
     #[error("attack `{attack}` needs {what}")]
     Needs {
         /// Its name.
-        attack: String,
+        attack: &'static str,
         /// What is missing, and how to grant it.
         what: String,
-    },
-    /// A parameter out of range.
-    #[error("`attack.{attack}.{key}` {why}")]
-    Parameter {
-        /// Its name.
-        attack: String,
-        /// The key.
-        key: &'static str,
-        /// What it must be, and what was given.
-        why: String,
     },
     /// The run was interrupted; what was trained so far is kept.
     #[error("interrupted; run the same command again to resume")]
     Interrupted,
+    /// A trained part could not be kept.
+    #[error("cannot keep the trained attacker in `{path}`")]
+    Workshop {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The attacker's own tokenizer could not be trained or used.
+    #[error("the attacker's tokenizer failed: {0}")]
+    Tokenizer(String),
     /// The substrate failed.
     #[error(transparent)]
     Nn(#[from] crate::nn::Error),
@@ -41,11 +270,48 @@ impl Error {
     /// The exit code that stands for this failure.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Needs { .. } | Error::Parameter { .. } => Exit::Usage,
+            Error::Needs { .. } => Exit::Usage,
             Error::Interrupted => Exit::Interrupted,
+            Error::Workshop { .. } => Exit::Input,
+            Error::Tokenizer(_) => Exit::Internal,
             Error::Nn(e) => e.exit(),
             Error::Encode(e) => e.exit(),
             Error::Protect(e) => e.exit(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_valid_example_that_survives_its_text_form() {
+        let examples = AttackConfig::examples();
+        assert_eq!(examples.iter().map(AttackConfig::kind).collect::<Vec<_>>(), AttackConfig::KINDS);
+        for example in examples {
+            assert_eq!(example.check(), Vec::<String>::new(), "{}", example.kind());
+            let text = toml::to_string(&example).expect("parameters are plain values");
+            assert_eq!(toml::from_str::<AttackConfig>(&text).expect("what was printed"), example);
+        }
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_named() {
+        let decoder = text::decoder::Decoder { heads: 3, temperature: 0.0, ..Default::default() };
+        let problems = AttackConfig::Search(text::search::Search { beam: 0, decoder, ..Default::default() }).check();
+        for name in ["`beam`", "`heads`", "`temperature`"] {
+            assert!(problems.iter().any(|p| p.contains(name)), "{name} is missing from {problems:?}");
+        }
+    }
+
+    #[test]
+    fn floors_never_carry_a_verdict() {
+        let floors: Vec<&str> =
+            AttackConfig::examples().iter().filter(|a| a.is_floor()).map(AttackConfig::kind).collect();
+        assert_eq!(floors, ["blind", "constant", "random"]);
+        for floor in [AttackConfig::Blind(floor::Blind::default()), AttackConfig::Random(floor::Random::default())] {
+            assert!(!floor.build().needs().released, "{} must not look at the release", floor.kind());
         }
     }
 }

@@ -3,15 +3,34 @@
 //! ```text
 //! manifest ──► asset (fetched, verified) ──► corpus reader ──► sentences ──► cleaning ──► Corpus ──► Split
 //! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`asset`] | manifests, verified fetching, archives read entry by entry |
+//! | [`corpus`] | one reader for each corpus, and for one's own `.txt`, `.jsonl` or folder |
+//! | [`clean`] | decoding, sentence splitting, the rules that keep or drop a sentence |
+//! | [`duplicate`] | near-duplicate clusters by text, near neighbours by embedding |
+//! | [`split`] | which records are targets, which validate, which the attacker may own |
+//! | [`vectors`] | tables of vectors in `.npy` and `.safetensors` files |
 
 pub mod asset;
+pub mod clean;
+pub mod corpus;
+pub mod duplicate;
+pub mod split;
+pub mod vectors;
+
+pub use clean::Keep;
+pub use corpus::{Corpus, CorpusStats};
+pub use split::{Split, SplitRequest};
 
 use crate::error::Exit;
 
 /// One text with everything that decides on which side of a split it may stand.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Record {
-    /// Stable across runs and machines: document id and the position inside the document.
+    /// Stable across runs and machines: the file (or mail, or synset) and the position inside it, counted before any
+    /// rule drops a sentence.
     pub id: String,
     /// The article, mail thread or file that the text was cut from; splits never cut a document.
     pub document: String,
@@ -40,6 +59,23 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write `{path}`")]
+    Write {
+        /// What was being written.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No corpus and no path has this name.
+    #[error("unknown corpus `{name}`; known: {known}, or a path to a .txt file, a .jsonl file or a folder")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The near names, or all of them.
+        known: String,
+    },
     /// Nothing was left after cleaning.
     #[error("corpus `{name}` has no usable record: {why}")]
     Empty {
@@ -50,17 +86,19 @@ pub enum Error {
     },
     /// The study asks for more than there is.
     #[error(
-        "corpus `{name}` has {have} records for {what}, the study asks for {asked}; lower `data.{what}` or use a larger corpus"
+        "corpus `{name}` has {have} records for {what} ({why}), the study asks for {asked}; lower `data.{what}` or use a larger corpus"
     )]
     TooSmall {
         /// The corpus.
         name: String,
-        /// `targets` or `auxiliary`.
+        /// `targets`, `validation` or `auxiliary`.
         what: &'static str,
         /// How many there are.
         have: usize,
         /// How many were asked for.
         asked: usize,
+        /// How the split came to that number.
+        why: String,
     },
     /// A line or file that is not what its name promises.
     #[error("`{path}`{}: {why}", line.map(|l| format!(" line {l}")).unwrap_or_default())]
@@ -75,8 +113,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// Bad input, all of it.
+    /// An unknown name is a usage error, a study that asks for too much a configuration error; the rest is bad input.
     pub fn exit(&self) -> Exit {
-        Exit::Input
+        match self {
+            Error::Unknown { .. } => Exit::Usage,
+            Error::TooSmall { .. }
+            | Error::Write { .. }
+            | Error::Read { .. }
+            | Error::Empty { .. }
+            | Error::Malformed { .. } => Exit::Input,
+        }
     }
 }

@@ -1,6 +1,22 @@
 //! Encoders: texts to vectors. The victim's vectors are released; the judges' vectors only score guesses.
+//!
+//! [`load`] opens a sentence-transformers folder of the BERT family, or the [`Toy`]. [`Cached`] keeps the vectors of
+//! whole record lists on disk. To support another architecture, write its forward pass beside `bert` and let `folder`
+//! choose by `model_type`.
+
+mod bert;
+mod cache;
+mod folder;
+mod lanes;
+mod pooling;
+mod toy;
+mod weights;
+
+pub use cache::Cached;
+pub use toy::Toy;
 
 use crate::error::Exit;
+use std::path::Path;
 
 /// Row-major vectors, one for each text: shape `(n, d)`, f32.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,6 +127,27 @@ pub trait Encoder: Send + Sync {
     /// # Errors
     /// When a text cannot be tokenised or a vector is not finite.
     fn encode(&self, texts: &[&str]) -> Result<Embeddings, Error>;
+}
+
+/// Opens the encoder called `name`: `toy` or `toy-judge`, or the sentence-transformers folder `dir`.
+///
+/// `prompt` is put before every text; `None` takes the folder's default prompt, `Some("")` takes none. Weights must be
+/// safetensors. A `codepoints.json` beside `tokenizer.json`, a sorted list of `[code point, [code points]]`, is applied
+/// to the prompted text before the tokenizer.
+///
+/// # Errors
+/// When a file is missing or malformed, a tensor has another shape or a value that is not finite, or a module, pooling
+/// mode, activation or architecture is not supported: it is named, with what is.
+pub fn load(name: &str, dir: &Path, prompt: Option<&str>) -> Result<Box<dyn Encoder>, Error> {
+    if is_toy(name) {
+        return Ok(Box::new(Toy::named(name)));
+    }
+    Ok(Box::new(folder::open(dir, name, prompt)?))
+}
+
+/// True for the toy victim (`toy`) and the toy judge (`toy-judge`), which exist for fast tests.
+pub fn is_toy(name: &str) -> bool {
+    matches!(name, "toy" | "toy-judge")
 }
 
 /// Why texts could not be encoded.

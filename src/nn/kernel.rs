@@ -28,6 +28,31 @@ pub fn vectorised<R>(body: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(Body(body))
 }
 
+/// Defines functions whose bodies are compiled for several instruction sets and chosen at run time.
+///
+/// A closure given to [`vectorised`] is inlined at the compiler's discretion, and a large one is not; the method that
+/// this macro writes always is.
+macro_rules! vectorise {
+    (@output) => { () };
+    (@output $out:ty) => { $out };
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $out)? {
+            struct Call<A>(A);
+            impl pulp::NullaryFnOnce for Call<($($ty,)*)> {
+                type Output = vectorise!(@output $($out)?);
+                #[inline(always)]
+                fn call(self) -> Self::Output {
+                    let Call(($($arg,)*)) = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Call(($($arg,)*)))
+        }
+    )*};
+}
+pub(super) use vectorise;
+
 /// How an operand of [`matmul`] lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -129,6 +154,12 @@ pub fn exp(x: f32) -> f32 {
 /// Abramowitz and Stegun, 7.1.26.
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {
+    erf_with(x, exp(-x * x))
+}
+
+/// [`erf`] given `exp(-x^2)`.
+#[inline(always)]
+fn erf_with(x: f32, bell: f32) -> f32 {
     let a = x.abs();
     let t = 1.0 / a.mul_add(0.327_591_1, 1.0);
     let mut p = 1.061_405_4_f32;
@@ -136,7 +167,7 @@ pub fn erf(x: f32) -> f32 {
     p = p.mul_add(t, 1.421_413_8);
     p = p.mul_add(t, -0.284_496_74);
     p = p.mul_add(t, 0.254_829_6);
-    let y = (-p * t).mul_add(exp(-a * a), 1.0);
+    let y = (-p * t).mul_add(bell, 1.0);
     y.copysign(x)
 }
 
@@ -152,6 +183,15 @@ pub fn gelu_derivative(x: f32) -> f32 {
     const INV_SQRT_2PI: f32 = 0.398_942_3;
     let phi = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
     (x * INV_SQRT_2PI).mul_add(exp(-0.5 * x * x), phi)
+}
+
+/// [`gelu`] and [`gelu_derivative`] for the price of one: both need `exp(-x^2 / 2)`.
+#[inline(always)]
+pub fn gelu_and_derivative(x: f32) -> (f32, f32) {
+    const INV_SQRT_2PI: f32 = 0.398_942_3;
+    let bell = exp(-0.5 * x * x);
+    let phi = 0.5 * (1.0 + erf_with(x * std::f32::consts::FRAC_1_SQRT_2, bell));
+    (x * phi, (x * INV_SQRT_2PI).mul_add(bell, phi))
 }
 
 /// Sum with sixteen accumulators in a fixed order: vectorises, and gives the same bits wherever it runs.

@@ -1,6 +1,18 @@
 //! The training substrate: kernels with exact gradients, seeded initialisation, optimiser, schedule, checkpoints.
 
+mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+mod decoder;
 pub mod kernel;
+pub mod ops;
+pub mod rows;
+mod snapshot;
+mod trainer;
+
+pub use adamw::AdamW;
+pub use decoder::{Batch, Decoder, DecoderConfig, Hypothesis, Prefix, Sampling, Session};
+pub use trainer::{StepReport, Trainer, Training};
 
 use crate::error::Exit;
 
@@ -10,6 +22,9 @@ pub enum Error {
     /// Dimensions that do not fit together.
     #[error("shape: {0}")]
     Shape(String),
+    /// A setting that is out of range.
+    #[error("{0}")]
+    Config(String),
     /// A checkpoint or weight file that is not what the model expects.
     #[error("checkpoint `{path}`: {why}")]
     Checkpoint {
@@ -30,10 +45,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// A bad checkpoint is bad input, the rest is our fault.
+    /// A bad checkpoint is bad input, a bad setting is usage, the rest is our fault.
     pub fn exit(&self) -> Exit {
         match self {
             Error::Checkpoint { .. } => Exit::Input,
+            Error::Config(_) => Exit::Usage,
             _ => Exit::Internal,
         }
     }

@@ -1,8 +1,181 @@
 //! One study end to end: cells, the store, records, provenance.
+//!
+//! ```text
+//! study ──► bench (records, split, vectors) ──► cells, one by one ──► store ──► records.jsonl, summary.json
+//! ```
+//!
+//! A run can be killed at any moment: finished cells are kept by content, trainings by checkpoint, and the same command
+//! goes on from there to the same bytes.
 
+pub mod bench;
+pub mod cell;
+pub mod estimate;
+pub mod provenance;
 pub mod record;
+pub mod rows;
+pub mod setup;
+pub mod store;
+pub mod summary;
 
 use crate::error::Exit;
+use crate::study::{Protection, Study};
+use crate::{attack, data::asset};
+use cell::Outcome;
+use record::{Curve, GuaranteeRecord, Row, Summary};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use store::Store;
+
+/// Who watches a run: fetches, trainings, searches, and the cells as a whole.
+pub trait Watch: asset::Report + attack::Progress {
+    /// `done` of `total` cells are finished; `name` is the next one.
+    fn cell(&self, done: usize, total: usize, name: &str);
+}
+
+/// What a finished run tells its caller.
+pub struct Finished {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// The verdicts.
+    pub summary: Summary,
+    /// Cells that ended in an error, with its text.
+    pub failed: Vec<String>,
+}
+
+/// Runs every cell of a study that is not finished yet, then writes records, summary and manifest.
+pub fn execute(study: &Study, out: Option<&Path>, watch: &dyn Watch) -> Result<Finished, crate::Error> {
+    let meter = provenance::Meter::start();
+    let plan = study.to_toml();
+    let folder = out.map_or_else(
+        || {
+            let hash = blake3::hash(plan.as_bytes()).to_hex();
+            Path::new("reports").join(format!("{}-{}", study.name, &hash[..8]))
+        },
+        Path::to_owned,
+    );
+    let store = Store::open(&folder)?;
+    store.write("plan.toml", plan.as_bytes())?;
+
+    let materials = setup::open(study, watch)?;
+    let bench = materials.bench(study, watch)?;
+    let cells = study.cells();
+    let finished = |cell: &crate::study::Cell| store.cell::<Outcome>(&cell::id(&bench, cell));
+    let open = cells.iter().filter(|c| finished(c).is_none()).count();
+    watch.message(&estimate::sentence(&bench, open, cells.len())?);
+
+    let mut outcomes = Vec::with_capacity(cells.len());
+    let mut failed = Vec::new();
+    for (done, one) in cells.iter().enumerate() {
+        let attack = one.attack.map_or("release", |a| study.attack[a].kind());
+        let name = format!("{} x {attack}, seed {}", study.protect[one.protection].name, one.seed);
+        watch.cell(done, cells.len(), &name);
+        if let Some(outcome) = finished(one) {
+            outcomes.push(outcome);
+            continue;
+        }
+        if watch.is_interrupted() {
+            return Err(Error::Interrupted.into());
+        }
+        match cell::run(&bench, one, &store, watch) {
+            Ok(outcome) => {
+                store.keep_cell(&outcome.id, &outcome)?;
+                outcomes.push(outcome);
+            }
+            Err(error) if error.exit() == Exit::Interrupted => return Err(error),
+            Err(error) => {
+                let outcome = cell::failed(&bench, one, &error);
+                watch.message(&format!("{name} failed: {}", outcome.error.as_deref().unwrap_or_default()));
+                failed.push(format!("{name}: {}", outcome.error.as_deref().unwrap_or_default()));
+                outcomes.push(outcome);
+            }
+        }
+    }
+    watch.cell(cells.len(), cells.len(), "records");
+    let summary = write(&bench, &store, &outcomes)?;
+    manifest(&bench, &store, &materials, &outcomes, &meter)?;
+    Ok(Finished { folder, summary, failed })
+}
+
+/// Records, curves and summary: pure functions of the outcomes.
+fn write(bench: &bench::Bench, store: &Store, outcomes: &[Outcome]) -> Result<Summary, crate::Error> {
+    use rayon::prelude::*;
+    let blind = |of: &Outcome| {
+        outcomes
+            .iter()
+            .find(|o| o.attack == "blind" && o.protection == of.protection && o.seed == of.seed && o.error.is_none())
+    };
+    let rows: Vec<Vec<Row>> =
+        outcomes.par_iter().map(|o| rows::rows(bench, o, blind(o))).collect::<Result<_, crate::Error>>()?;
+    store.write_lines("records.jsonl", rows.iter().flatten())?;
+    let curves = outcomes.iter().flat_map(|o| {
+        o.curves.iter().map(|c| Curve {
+            cell: o.id.clone(),
+            protection: o.protection.clone(),
+            attack: o.attack.clone(),
+            seed: o.seed,
+            title: c.title.clone(),
+            x_label: c.x_label.clone(),
+            points: c.points.clone(),
+        })
+    });
+    store.write_lines("curves.jsonl", curves)?;
+    let summary = summary::summary(bench, outcomes)?;
+    store.write_json("summary.json", &summary)?;
+    Ok(summary)
+}
+
+fn manifest(
+    bench: &bench::Bench,
+    store: &Store,
+    materials: &setup::Materials,
+    outcomes: &[Outcome],
+    meter: &provenance::Meter,
+) -> Result<(), crate::Error> {
+    let costs: Vec<_> = outcomes
+        .iter()
+        .filter(|o| o.knowledge.is_some())
+        .map(|o| {
+            json!({"cell": o.id, "protection": o.protection, "attack": o.attack, "seed": o.seed, "targets": o.n,
+                        "knowledge": o.knowledge, "cost": o.cost})
+        })
+        .collect();
+    store.write_json(
+        "manifest.json",
+        &json!({
+            "schema": "stitchback/manifest/v1",
+            "environment": provenance::environment(rayon::current_num_threads()),
+            "study": bench.study.name,
+            "seeds": bench.study.seeds,
+            "private": false,
+            "seeded": true,
+            "inputs": materials.provenance(),
+            "split": materials.split_report(bench),
+            "fingerprint": bench.fingerprint,
+            "wall_s": meter.wall_s(),
+            "cpu_s": meter.cpu_s(),
+            "peak_memory_mib": provenance::peak_memory_mib(),
+            "attacks": costs,
+        }),
+    )?;
+    Ok(())
+}
+
+/// A protection's claim as records state it.
+pub fn guarantee(protection: &Protection) -> GuaranteeRecord {
+    let claim = protection.pipeline.claim().after(protection.releases as u32);
+    let delta = protection.pipeline.delta();
+    let epsilon = claim.epsilon(delta);
+    GuaranteeRecord {
+        kind: claim.kind().to_owned(),
+        epsilon,
+        delta: epsilon.map(|_| delta),
+        sigma: claim.sigma(),
+        mu: claim.mu(),
+        adjacency: claim.adjacency.to_string(),
+        unit_of_privacy: claim.unit_of_privacy.clone(),
+        note: claim.note(),
+    }
+}
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -2,20 +2,10 @@
 //!
 //! Missing values are `None` (`null`), never 0.
 
+pub use crate::measure::{Direction, Interval};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// Which way a metric points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// A higher value means that more of the original came back.
-    HigherLeaksMore,
-    /// A lower value means that more of the original came back.
-    LowerLeaksMore,
-    /// A higher value means that the release is more useful.
-    HigherIsMoreUseful,
-}
 
 /// The claim of a protection, in words and numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,17 +144,6 @@ pub struct Claim {
     pub protection: Option<String>,
     /// Whether the unprotected leak reaches .80 and the protected one stays within .20; `None` when undecided.
     pub holds: Option<bool>,
-}
-
-/// A value with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The point estimate.
-    pub value: f64,
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
 }
 
 /// The verdict on one protection.

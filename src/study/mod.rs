@@ -1,6 +1,181 @@
 //! The study file: parsed, checked as a whole, resolved into cells.
+//!
+//! A study is data, encoders, protections x attacks, seeds. [`Study::parse`] reports every problem at once, each with its
+//! line; what it returns is complete (defaults filled in) and valid.
 
+mod read;
+
+use crate::attack::AttackConfig;
 use crate::error::Exit;
+use crate::protect::Pipeline;
+use serde::{Deserialize, Serialize};
+
+/// A checked study.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Study {
+    /// Version of this format.
+    pub schema: u32,
+    /// Names the run folder.
+    pub name: String,
+    /// Everything random is repeated for each seed: noise, attacker initialisation, batch order.
+    pub seeds: Vec<u64>,
+    /// Records and their split.
+    pub data: Data,
+    /// Victim and judges.
+    pub encode: Encode,
+    /// Protections on trial.
+    pub protect: Vec<Protection>,
+    /// Attackers.
+    pub attack: Vec<AttackConfig>,
+    /// What the release is still good for.
+    pub utility: Utility,
+    /// When attackers count as strong.
+    pub strength: Strength,
+    /// Where the gate's policy lies.
+    pub gate: Gate,
+}
+
+/// Which records, and how they are split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// A corpus by name, or a path: `.txt`, `.jsonl`, a folder.
+    pub corpus: String,
+    /// Held-out records that the attackers try to read.
+    pub targets: usize,
+    /// Held-out records on which the worst attacker is chosen.
+    pub validation: usize,
+    /// The attackers' own records, from other documents.
+    pub auxiliary: usize,
+    /// Shortest record in characters.
+    pub min_chars: usize,
+    /// Longest record in characters.
+    pub max_chars: usize,
+    /// Fewest words of a record.
+    pub min_words: usize,
+    /// Names the split; the study's seeds do not change it.
+    pub split_seed: u64,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            corpus: String::new(),
+            targets: 500,
+            validation: 100,
+            auxiliary: 20_000,
+            min_chars: 20,
+            max_chars: 220,
+            min_words: 5,
+            split_seed: 0,
+        }
+    }
+}
+
+/// The victim, whose vectors are released, and the judges, which score guesses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Encode {
+    /// An encoder by name, or a sentence-transformers folder.
+    pub victim: String,
+    /// At least one encoder that is not the victim; the first carries the verdict.
+    pub judges: Vec<String>,
+}
+
+impl Default for Encode {
+    fn default() -> Self {
+        Self { victim: "all-minilm-l6-v2".to_owned(), judges: vec!["multilingual-e5-small".to_owned()] }
+    }
+}
+
+/// One protection on trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Protection {
+    /// Its name in every output.
+    pub name: String,
+    /// What is done to the vectors.
+    pub pipeline: Pipeline,
+    /// How many independent releases of each record an attacker sees.
+    pub releases: usize,
+}
+
+/// What to measure of the release's usefulness.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Utility {
+    /// Retrieval recall and neighbourhood overlap.
+    pub retrieval: bool,
+    /// Topic accuracy, where the corpus has topics.
+    pub topics: bool,
+}
+
+impl Default for Utility {
+    fn default() -> Self {
+        Self { retrieval: true, topics: true }
+    }
+}
+
+/// The bar that an attacker must clear on the unprotected release before any protection may be called safe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Strength {
+    /// Mean victim cosine of a free-text attacker's guesses.
+    pub victim_cosine: f64,
+}
+
+impl Default for Strength {
+    fn default() -> Self {
+        Self { victim_cosine: 0.70 }
+    }
+}
+
+/// Where the gate finds its policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gate {
+    /// A policy file, relative to the working folder; empty for none.
+    pub policy: String,
+}
+
+/// The unit of work, of caching and of scale-out: one (protection, attack, seed).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// Position in the study's protections.
+    pub protection: usize,
+    /// Position in the study's attacks; `None` is the release itself (utility, identification).
+    pub attack: Option<usize>,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Study {
+    /// Parses and checks a study; `path` only names it in messages.
+    pub fn parse(path: &str, text: &str) -> Result<Self, Error> {
+        read::study(path, text)
+    }
+
+    /// The cells, in the order in which they are run: shared parts are trained before they are used.
+    pub fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for &seed in &self.seeds {
+            for protection in 0..self.protect.len() {
+                cells.push(Cell { protection, attack: None, seed });
+                cells.extend((0..self.attack.len()).map(|a| Cell { protection, attack: Some(a), seed }));
+            }
+        }
+        cells
+    }
+
+    /// Position of the protection that releases the vectors as they are.
+    pub fn unprotected(&self) -> Option<usize> {
+        self.protect.iter().position(|p| p.pipeline.is_identity())
+    }
+
+    /// The study with every default written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a study holds strings, numbers and tables only")
+    }
+}
 
 /// Everything that is wrong with a study file, at once.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,138 @@
+//! Attackers that see nothing of the target: what they score is the floor under every other figure.
+
+use super::text::decoder::{self, Pairing, Writer};
+use super::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
+use crate::encode::Embeddings;
+use crate::nn::kernel::{Layout, matmul};
+use crate::seed;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+/// The decoder, trained on permuted embeddings: it learns what texts look like and nothing about which is which.
+///
+/// # Source
+/// The control of vec2text's evaluation: same network, same data, no signal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Blind {
+    /// Training steps; fewer than the decoder's suffice, because there is nothing to learn but the language.
+    pub steps: usize,
+    /// Further steps on each protection's releases, permuted as well.
+    pub adapt_steps: usize,
+    /// Texts in a step.
+    pub batch: usize,
+}
+
+impl Default for Blind {
+    fn default() -> Self {
+        Self { steps: 200, adapt_steps: 20, batch: 64 }
+    }
+}
+
+impl Blind {
+    /// Every parameter that is out of range.
+    pub fn check(&self) -> Vec<String> {
+        self.decoder().check()
+    }
+
+    /// The decoder that it trains, without a pairing to learn.
+    pub fn decoder(&self) -> decoder::Decoder {
+        let Self { steps, adapt_steps, batch } = *self;
+        decoder::Decoder { steps, adapt_steps, batch, samples: 1, ..decoder::Decoder::default() }
+    }
+}
+
+/// The auxiliary sentence with the highest mean cosine to all auxiliary sentences, given as the answer to everything.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Constant {}
+
+/// A random auxiliary sentence for each row.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Random {}
+
+impl Attack for Blind {
+    fn needs(&self) -> Knowledge {
+        Knowledge { auxiliary: true, pipeline: true, encoder: false, released: false }
+    }
+
+    fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
+        let adaptation = Adaptation::fit(view)?;
+        let params = self.decoder();
+        let writer = Writer::train(view, &adaptation, &params, Pairing::Permuted, progress)?;
+        Ok(Box::new(FittedBlind { view, adaptation, writer }))
+    }
+}
+
+struct FittedBlind<'a> {
+    view: &'a View<'a>,
+    adaptation: Adaptation<'a>,
+    writer: Writer,
+}
+
+impl Inverter for FittedBlind<'_> {
+    fn invert(&self, released: &Embeddings, task: &str, progress: &dyn Progress) -> Result<Vec<Guess>, Error> {
+        // No re-ranking: comparing a sample with the release would not be blind.
+        let candidates = self.writer.candidates(&self.adaptation, released, self.view.seed, task, progress)?;
+        Ok(candidates
+            .into_iter()
+            .map(|mut c| {
+                let (text, score) = c.pop().map_or((String::new(), f64::NEG_INFINITY), |c| (c.text, c.log_prob));
+                Guess::new(text, score)
+            })
+            .collect())
+    }
+
+    fn curves(&self) -> Vec<Curve> {
+        self.writer.curves().to_vec()
+    }
+}
+
+impl Attack for Constant {
+    fn needs(&self) -> Knowledge {
+        Knowledge { auxiliary: true, pipeline: false, encoder: true, released: false }
+    }
+
+    fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
+        let (mean, _) = super::linear::moments(view.clean);
+        let mean: Vec<f32> = mean.into_iter().map(|v| v as f32).collect();
+        let mut scores = vec![0.0_f32; view.clean.len()];
+        let (n, d) = (view.clean.len(), view.clean.dim());
+        matmul(&mut scores, view.clean.values(), Layout::Plain, &mean, Layout::Plain, n, d, 1, false);
+        let best = super::text::lexicon::top(&scores, 1)[0].0;
+        Ok(Box::new(FittedConstant { text: &view.auxiliary[best].text }))
+    }
+}
+
+struct FittedConstant<'a> {
+    text: &'a str,
+}
+
+impl Inverter for FittedConstant<'_> {
+    fn invert(&self, released: &Embeddings, _: &str, _: &dyn Progress) -> Result<Vec<Guess>, Error> {
+        Ok(vec![Guess::new(self.text.to_owned(), 0.0); released.len()])
+    }
+}
+
+impl Attack for Random {
+    fn needs(&self) -> Knowledge {
+        Knowledge { auxiliary: true, pipeline: false, encoder: false, released: false }
+    }
+
+    fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
+        Ok(Box::new(FittedRandom { view }))
+    }
+}
+
+struct FittedRandom<'a> {
+    view: &'a View<'a>,
+}
+
+impl Inverter for FittedRandom<'_> {
+    fn invert(&self, released: &Embeddings, task: &str, _: &dyn Progress) -> Result<Vec<Guess>, Error> {
+        let mut rng = seed::stream(self.view.seed, task, "random guesses");
+        let texts = self.view.auxiliary;
+        Ok((0..released.len()).map(|_| Guess::new(texts[rng.random_range(0..texts.len())].text.clone(), 0.0)).collect())
+    }
+}

@@ -1,0 +1,180 @@
+//! The attacker's words, and which of them a vector speaks of.
+
+use super::words;
+use crate::attack::{Error, View, adapt::Adaptation, linear};
+use crate::encode::Embeddings;
+use crate::nn::kernel::{Layout, dot, matmul};
+use std::collections::{BTreeMap, HashMap};
+
+/// Words of the auxiliary texts with a linear reader from vectors to words.
+///
+/// # Formula
+/// For word `w` with indicator `b_w` (1 in texts that hold it) the ridge regression on protected vectors is
+/// `r_w(y) = (y - m)' (S + (s^2 + l) I)^-1 cov(x, b_w)`, and the evidence is the z-score `r_w / sd(r_w)` weighted by how
+/// well the reader predicts the word at all.
+pub struct Lexicon {
+    surface: Vec<String>,
+    index: HashMap<String, u32>,
+    count: Vec<u32>,
+    mean: Vec<f32>,
+    /// `(V, d)`: the regression coefficients of each word, scaled to unit standard deviation of the reading.
+    reader: Vec<f32>,
+    dim: usize,
+}
+
+impl Lexicon {
+    /// Counts the words of the view's texts and fits the reader; the `limit` most frequent words are kept.
+    pub fn fit(view: &View, adaptation: &Adaptation, limit: usize) -> Result<Self, Error> {
+        let mut forms: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
+        for record in view.auxiliary {
+            for (at, word) in words::split(&record.text).into_iter().enumerate() {
+                if words::is_word(&word) {
+                    // A first word is capitalised for its place: it counts towards its form only if nothing else does.
+                    let weight = if at == 0 { 1 } else { 1000 };
+                    *forms.entry(words::key(&word)).or_default().entry(word).or_default() += weight;
+                }
+            }
+        }
+        let mut ranked: Vec<(String, String, u32)> = forms
+            .into_iter()
+            .map(|(key, forms)| {
+                let total: u32 = forms.values().map(|&n| if n >= 1000 { n / 1000 } else { n }).sum();
+                let best = forms.into_iter().max_by_key(|(_, n)| *n).map_or_else(|| key.clone(), |(form, _)| form);
+                (key, best, total)
+            })
+            .filter(|(_, _, total)| *total >= 2)
+            .collect();
+        ranked.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
+        ranked.truncate(limit);
+        let index: HashMap<String, u32> =
+            ranked.iter().enumerate().map(|(i, (key, _, _))| (key.clone(), i as u32)).collect();
+
+        let d = view.clean.dim();
+        let v = ranked.len();
+        let (mean, mut cov) = linear::moments(view.clean);
+        let mut sums = vec![0.0_f32; v * d];
+        let mut count = vec![0_u32; v];
+        for (record, row) in view.auxiliary.iter().zip(view.clean.rows()) {
+            let mut present: Vec<u32> =
+                words::split(&record.text).iter().filter_map(|w| index.get(&words::key(w)).copied()).collect();
+            present.sort_unstable();
+            present.dedup();
+            for w in present {
+                count[w as usize] += 1;
+                let sum = &mut sums[w as usize * d..(w as usize + 1) * d];
+                for ((s, &x), &m) in sum.iter_mut().zip(row).zip(&mean) {
+                    *s += x - m as f32;
+                }
+            }
+        }
+        let trace: f64 = (0..d).map(|i| cov[i * d + i]).sum();
+        linear::add_to_diagonal(&mut cov, d, adaptation.sigma().powi(2) + 0.02 * trace / d as f64 + 1e-9);
+        let factor = linear::Cholesky::new(&cov, d).ok_or_else(|| Error::Needs {
+            attack: "bag_of_words",
+            what: "auxiliary vectors with a finite covariance".to_owned(),
+        })?;
+        let mut inverse = vec![0.0_f32; d * d];
+        let mut column = vec![0.0; d];
+        for j in 0..d {
+            column.fill(0.0);
+            column[j] = 1.0;
+            factor.solve(&mut column);
+            for (i, &value) in column.iter().enumerate() {
+                inverse[i * d + j] = value as f32;
+            }
+        }
+        let mut reader = vec![0.0_f32; v * d];
+        matmul(&mut reader, &sums, Layout::Plain, &inverse, Layout::Plain, v, d, d, false);
+        for (row, sum) in reader.chunks_exact_mut(d).zip(sums.chunks_exact(d)) {
+            // Var r = s' A s / n^2 up to the ridge, so dividing by its root leaves a z-score.
+            let sd = dot(row, sum).max(1e-12).sqrt();
+            for value in row {
+                *value /= sd;
+            }
+        }
+        Ok(Self {
+            surface: ranked.into_iter().map(|(_, form, _)| form).collect(),
+            index,
+            count,
+            mean: mean.into_iter().map(|m| m as f32).collect(),
+            reader,
+            dim: d,
+        })
+    }
+
+    /// How many words there are.
+    pub fn len(&self) -> usize {
+        self.surface.len()
+    }
+
+    /// True without words.
+    pub fn is_empty(&self) -> bool {
+        self.surface.is_empty()
+    }
+
+    /// The usual written form of word `w`.
+    pub fn surface(&self, w: u32) -> &str {
+        &self.surface[w as usize]
+    }
+
+    /// The number under which a word is filed.
+    pub fn find(&self, word: &str) -> Option<u32> {
+        self.index.get(&words::key(word)).copied()
+    }
+
+    /// In how many auxiliary texts word `w` stands.
+    pub fn count(&self, w: u32) -> u32 {
+        self.count[w as usize]
+    }
+
+    /// The evidence for every word in a vector.
+    pub fn read(&self, y: &[f32]) -> Vec<f32> {
+        let centred: Vec<f32> = y.iter().zip(&self.mean).map(|(a, m)| a - m).collect();
+        self.project(&centred)
+    }
+
+    /// The change of evidence along a direction (a difference of two vectors).
+    pub fn project(&self, direction: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0_f32; self.len()];
+        matmul(&mut out, &self.reader, Layout::Plain, direction, Layout::Plain, self.len(), self.dim, 1, false);
+        out
+    }
+}
+
+/// The `k` largest scores with their positions, best first; the lower position wins ties.
+pub fn top(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let rank = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
+    if k < order.len() {
+        order.select_nth_unstable_by(k, rank);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(rank);
+    order.into_iter().map(|i| (i, scores[i])).collect()
+}
+
+/// The nearest rows of `table` to `y` by product, best first.
+pub fn nearest(y: &[f32], table: &Embeddings, k: usize) -> Vec<(usize, f32)> {
+    let mut scores = vec![0.0_f32; table.len()];
+    matmul(&mut scores, table.values(), Layout::Plain, y, Layout::Plain, table.len(), table.dim(), 1, false);
+    top(&scores, k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_scores_come_first_and_the_lower_position_wins_ties() {
+        let scores = [0.5, 2.0, -1.0, 2.0, 0.5];
+        assert_eq!(top(&scores, 3), [(1, 2.0), (3, 2.0), (0, 0.5)]);
+        assert_eq!(top(&scores, 9).len(), 5);
+        assert!(top(&[], 2).is_empty());
+    }
+
+    #[test]
+    fn the_nearest_row_is_the_one_with_the_largest_product() {
+        let table = Embeddings::new(vec![1.0, 0.0, 0.6, 0.8, 0.0, 1.0], 2).expect("finite");
+        assert_eq!(nearest(&[0.6, 0.8], &table, 1)[0].0, 1);
+    }
+}

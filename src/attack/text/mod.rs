@@ -1,0 +1,10 @@
+//! Text attackers, and what they share: words, a lexicon read from vectors, candidates scored by re-embedding.
+
+pub mod bag_of_words;
+pub mod bigrams;
+pub mod decoder;
+pub mod lexicon;
+pub mod nearest;
+pub mod search;
+pub mod tokenizer;
+pub mod words;

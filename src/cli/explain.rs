@@ -1,0 +1,263 @@
+//! `explain TOPIC`: what a word, an attacker, a protection stage or an exit code means.
+
+use std::io::Write as _;
+use stitchback::Exit;
+
+/// Explain a word, an attacker, a protection stage or the exit codes; without a topic, list them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// For example `leak`, `decoder`, `gaussian` or `exit-codes`.
+    topic: Vec<String>,
+}
+
+struct Topic {
+    name: &'static str,
+    group: &'static str,
+    text: &'static str,
+}
+
+const WORDS: &str = "words";
+const ATTACKS: &str = "attackers";
+const STAGES: &str = "protection stages";
+const REST: &str = "the program";
+
+const fn topic(group: &'static str, name: &'static str, text: &'static str) -> Topic {
+    Topic { name, group, text }
+}
+
+/// Every topic, grouped, in the order of the list.
+const TOPICS: &[Topic] = &[
+    topic(
+        WORDS,
+        "leak",
+        "How far a guess stands above chance: L = (s - f) / (1 - f), where s is the mean judge cosine of guess and original and f\n\
+         the floor. 0 % is nothing, 100 % is the original. A leak can be slightly negative: the guesses were worse than shuffled ones.\n\
+         It never stands alone: the raw value, the floor, the victim cosine, n and a 95 % interval stand beside it.",
+    ),
+    topic(
+        WORDS,
+        "floor",
+        "What a score gives when guess and target have nothing to do with each other: the same guesses against shuffled originals.\n\
+         Sentence encoders give unrelated texts a high cosine, so a raw `20 %` may be less than nothing.",
+    ),
+    topic(
+        WORDS,
+        "blind",
+        "A control: the decoder trained on permuted embeddings, so that it learns what texts look like and nothing about which is\n\
+         which. A protection whose worst attacker is no better than blind has leaked nothing that these attackers can use.",
+    ),
+    topic(
+        WORDS,
+        "identified",
+        "The attacker has the released vector and N candidate records, one of them true: how often it picks the true one (top-1).\n\
+         Chance is 1/N. A vector can identify its text long after no text can be written from it.",
+    ),
+    topic(
+        WORDS,
+        "matched",
+        "How often a guess is nearer, by the judge, to its own original than to all of N - 1 decoys. Chance is 1/N.\n\
+         It is free of the judge's scale, which a cosine is not.",
+    ),
+    topic(
+        WORDS,
+        "adaptive",
+        "Fitted to the defence. An adaptive attacker is trained on releases of the real pipeline with fresh noise, knows the pipeline,\n\
+         denoises, and averages repeated releases where the pipeline allows them. Verdicts use the worst adaptive attacker, chosen on\n\
+         validation targets and scored on the test targets.",
+    ),
+    topic(
+        WORDS,
+        "victim",
+        "The encoder whose embeddings are released and attacked. The victim cosine of guess and original is easy to satisfy without\n\
+         meaning, so it stands beside the leak and never replaces it.",
+    ),
+    topic(
+        WORDS,
+        "judge",
+        "An encoder of another family than the victim, which decides how similar a guess is to the original. No attacker may query it.",
+    ),
+    topic(
+        WORDS,
+        "view",
+        "Exactly what one attacker is allowed to see: auxiliary records, released vectors, perhaps the pipeline, perhaps encoder queries.\n\
+         Never a target's text.",
+    ),
+    topic(WORDS, "target", "A held-out record that the attacker tries to read from its release."),
+    topic(
+        WORDS,
+        "auxiliary",
+        "The attacker's own records: other documents and other owners than the targets, with near-duplicates of targets removed.",
+    ),
+    topic(
+        WORDS,
+        "release",
+        "What leaves the user: protected vectors, one for each record or one for each group, with their guarantee.",
+    ),
+    topic(
+        WORDS,
+        "retention",
+        "The leak under a protection divided by the leak of the unprotected release: 15 % means that 15 % of what could be read before\n\
+         can still be read.",
+    ),
+    topic(
+        WORDS,
+        "strength",
+        "No protection may be called safe unless the same attackers clear the study's bar on the unprotected release. Below the bar\n\
+         the verdict is `inconclusive` and the exit code 4: a weak attacker proves nothing.",
+    ),
+    topic(
+        WORDS,
+        "utility",
+        "What the protected vectors are still good for, on the same noise draws: topic accuracy, recall of the ten true neighbours.\n\
+         A low leak is free when the vector is destroyed, so leak and utility are always shown together.",
+    ),
+    topic(
+        WORDS,
+        "guarantee",
+        "What is proved about a release, whatever the attacker: epsilon and delta, the adjacency (replace-one unless said otherwise)\n\
+         and the unit of privacy. Most noise settings that keep utility have none; then only the measured attackers speak.",
+    ),
+    topic(WORDS, "cell", "One (protection, attack, seed) of a study: the unit of work, of caching and of resuming."),
+    topic(
+        ATTACKS,
+        "constant",
+        "Answers every target with the one auxiliary sentence that fits all of them best. A floor: it has read nothing.",
+    ),
+    topic(ATTACKS, "random", "Answers with a random auxiliary sentence. A floor: it has read nothing."),
+    topic(
+        ATTACKS,
+        "nearest",
+        "Answers with the auxiliary text whose embedding fits the release best: retrieval, no training. For isotropic noise this is\n\
+         maximum likelihood, so it is adaptive as it stands.",
+    ),
+    topic(
+        ATTACKS,
+        "bag_of_words",
+        "Writes the words that the released vector speaks of, strongest first, read by a ridge regression that knows the noise.\n\
+         Order is lost, content words are not.",
+    ),
+    topic(
+        ATTACKS,
+        "decoder",
+        "A language model that writes text from the released vector, trained on fresh releases of the real pipeline; its candidates are\n\
+         embedded again and re-ranked by how well they explain the release. The default free-text attacker.",
+    ),
+    topic(
+        ATTACKS,
+        "search",
+        "Starts from retrieved and written sentences and rewrites them word by word, keeping what explains the release better once\n\
+         embedded. It spends encoder queries: the budget curve of the report shows what they buy.",
+    ),
+    topic(STAGES, "identity", "Releases the embedding as it is: the unprotected reference of every study."),
+    topic(
+        STAGES,
+        "normalize",
+        "Scales every vector to norm 1. Before noise it bounds what one record can change (sensitivity 2, replace-one); after noise it\n\
+         keeps the direction and hides the length. Alone it protects nothing.",
+    ),
+    topic(
+        STAGES,
+        "clip",
+        "Scales a vector down to a norm of at most `l2`. It bounds what one record can change; without a bound noise has no guarantee.",
+    ),
+    topic(
+        STAGES,
+        "prototype",
+        "Releases the mean of at least `members` records of one topic instead of each record. It divides what one record can change by\n\
+         the number of members; alone it promises nothing. The unit of privacy is written beside it.",
+    ),
+    topic(
+        STAGES,
+        "gaussian",
+        "Adds independent normal noise to each coordinate, of given `sigma`, or calibrated to `epsilon` and `delta`.\n\
+         Sensitivity under replace-one is 2C for a record clipped to C, 2C/m for a prototype of m members.",
+    ),
+    topic(
+        REST,
+        "pipeline",
+        "The protection: stages from left to right, written as `clip(l2=1) | prototype(members=20) | gaussian(epsilon=1, delta=1e-5)`.",
+    ),
+    topic(
+        REST,
+        "exit-codes",
+        "0   everything asked for was done\n\
+         1   the gate found a leak, or a loss of utility\n\
+         2   usage or configuration: the command line, the study file, a pipeline\n\
+         3   bad input or asset: missing, truncated, tampered or unreadable\n\
+         4   inconclusive: too few targets, or attackers below their bar\n\
+         70  a fault of the program itself\n\
+         75  interrupted; the same command resumes",
+    ),
+    topic(
+        REST,
+        "report",
+        "`report.html` is drawn from the records alone: the same records, the same bytes. It holds originals and reconstructions;\n\
+         `report --redact` leaves them out and hashes the record ids.",
+    ),
+];
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let wanted = args.topic.join("-").to_lowercase().replace(['_', ' '], "-");
+    if wanted.is_empty() {
+        write!(std::io::stdout(), "{}", list())?;
+        return Ok(Exit::Pass);
+    }
+    let Some(topic) = find(&wanted) else {
+        writeln!(std::io::stderr(), "{}", unknown(&wanted))?;
+        return Ok(Exit::Usage);
+    };
+    writeln!(std::io::stdout(), "{} ({})\n\n{}", topic.name, topic.group, topic.text)?;
+    Ok(Exit::Pass)
+}
+
+fn find(wanted: &str) -> Option<&'static Topic> {
+    TOPICS.iter().find(|t| t.name.replace('_', "-") == wanted)
+}
+
+fn list() -> String {
+    let line = |group: &str| {
+        let names: Vec<&str> = TOPICS.iter().filter(|t| t.group == group).map(|t| t.name).collect();
+        format!("\n{group}\n  {}\n", names.join(", "))
+    };
+    format!("stitchback explain TOPIC\n{}", [WORDS, ATTACKS, STAGES, REST].map(line).concat())
+}
+
+fn unknown(wanted: &str) -> String {
+    let mut near: Vec<(f64, &str)> =
+        TOPICS.iter().map(|t| (strsim::jaro_winkler(wanted, &t.name.replace('_', "-")), t.name)).collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let near: Vec<&str> = near.iter().take_while(|(score, _)| *score > 0.75).take(3).map(|(_, name)| *name).collect();
+    let hint = if near.is_empty() {
+        "`stitchback explain` lists the topics".to_owned()
+    } else {
+        format!("did you mean {}?", near.join(", "))
+    };
+    format!("error: unknown topic `{wanted}`; {hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_has_one_name_and_is_found_by_it() {
+        for topic in TOPICS {
+            let found = find(&topic.name.replace('_', "-")).expect("the name is in the table");
+            assert_eq!(found.text, topic.text, "`{}` is there twice", topic.name);
+            assert!(list().contains(topic.name));
+        }
+    }
+
+    #[test]
+    fn an_unknown_topic_lists_near_ones() {
+        assert_eq!(unknown("leek"), "error: unknown topic `leek`; did you mean leak?");
+        assert!(unknown("qqqq").ends_with("`stitchback explain` lists the topics"));
+    }
+
+    #[test]
+    fn lines_fit_a_terminal_of_132_columns() {
+        for topic in TOPICS {
+            assert!(topic.text.lines().all(|l| l.chars().count() <= 132), "{}", topic.name);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The command line: one file for each verb. Data goes to stdout, everything else to stderr.
+
+pub(crate) mod account;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod fetch;
+pub(crate) mod list;
+pub(crate) mod protect;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod score;
+pub(crate) mod ui;
+
+use std::io;
+use stitchback::{Error, Exit};
+
+/// What can be asked of `stitchback`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    Run(run::Args),
+    Report(report::Args),
+    Account(account::Args),
+    Protect(protect::Args),
+    Score(score::Args),
+    Fetch(fetch::Args),
+    List(list::Args),
+    Doctor(doctor::Args),
+    Explain(explain::Args),
+}
+
+impl Verb {
+    /// Does it.
+    pub(crate) fn run(self) -> anyhow::Result<Exit> {
+        match self {
+            Self::Run(args) => run::run(&args),
+            Self::Report(args) => report::run(&args),
+            Self::Account(args) => account::run(&args),
+            Self::Protect(args) => protect::run(&args),
+            Self::Score(args) => score::run(&args),
+            Self::Fetch(args) => fetch::run(args),
+            Self::List(args) => list::run(&args),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Explain(args) => explain::run(&args),
+        }
+    }
+}
+
+/// A command line that parses but cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// The exit code that stands for a failure of a verb; `None` when only the reader of our output went away.
+pub(crate) fn exit_code(error: &anyhow::Error) -> Option<Exit> {
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<Error>() {
+            return Some(error.exit());
+        }
+        if cause.downcast_ref::<Usage>().is_some() {
+            return Some(Exit::Usage);
+        }
+        if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+            return None;
+        }
+    }
+    Some(Exit::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stitchback::data::asset;
+
+    #[test]
+    fn a_stage_error_keeps_its_exit_code_below_context() {
+        let unknown = asset::find("nothing-like-it").expect_err("no such asset");
+        let error = anyhow::Error::new(Error::from(unknown)).context("while fetching");
+        assert_eq!(exit_code(&error), Some(Exit::Usage));
+        assert_eq!(exit_code(&anyhow::Error::new(Usage("no".to_owned()))), Some(Exit::Usage));
+        assert_eq!(exit_code(&anyhow::anyhow!("a fault")), Some(Exit::Internal));
+    }
+
+    #[test]
+    fn a_broken_pipe_is_success() {
+        let error = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("while printing");
+        assert_eq!(exit_code(&error), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! `stitchback protect`: a file of vectors in, a file of protected vectors with its claim out.
+
+use super::ui;
+use anyhow::Context as _;
+use rand::SeedableRng;
+use serde_json::json;
+use std::path::PathBuf;
+use stitchback::data::vectors;
+use stitchback::protect::{Claim, Guarantee, Pipeline, Release};
+use stitchback::{Exit, seed};
+
+/// Protect a file of vectors (.npy or .safetensors) and write down what may be promised about it
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The protection, for example 'clip(l2=1) | gaussian(epsilon=8, delta=1e-5)'
+    #[arg(long)]
+    pipeline: String,
+    /// Vectors, one a row: .npy (f32 or f64) or .safetensors (one two-dimensional tensor)
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where the protected vectors go; an .npy file gets its metadata in FILE.json
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// The tensor to read from a .safetensors file that holds several
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
+    /// Draw the noise from this seed, for tests and reproducible studies; the release is then marked not private
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+/// Reads, protects, writes; a summary goes to stderr.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let pipeline = Pipeline::parse(&args.pipeline).map_err(stitchback::Error::from)?;
+    let clean = vectors::read(&args.input, args.tensor.as_deref()).map_err(stitchback::Error::from)?;
+    let mut rng = match args.seed {
+        Some(root) => seed::stream(root, "protect", "noise"),
+        // A real release: the one place where randomness must not be repeatable.
+        None => seed::Stream::try_from_rng(&mut rand::rngs::SysRng).context("the system's random generator failed")?,
+    };
+    let release = pipeline.release(&clean, None, &mut rng).map_err(stitchback::Error::from)?;
+    let claim = pipeline.claim();
+    let metadata = metadata(&pipeline, &claim, &release, args.seed.is_some());
+    vectors::write(&args.output, &release.vectors, Some(&metadata)).map_err(stitchback::Error::from)?;
+    for warning in &claim.warnings {
+        ui::note(&format!("warning: {warning}"));
+    }
+    if args.seed.is_some() {
+        ui::note(
+            "warning: the noise came from a seed: the release is marked not private; leave `--seed` out to release data",
+        );
+    }
+    ui::note(&format!(
+        "{} rows in, {} rows out: {pipeline} ({})",
+        clean.len(),
+        release.vectors.len(),
+        metadata["status"].as_str().unwrap_or_default()
+    ));
+    Ok(Exit::Pass)
+}
+
+/// What stands beside the vectors: the pipeline, its claim, and whether the noise can be drawn again.
+fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool) -> serde_json::Value {
+    let delta = pipeline.delta();
+    let private = !seeded && matches!(claim.guarantee, Guarantee::Gdp { .. });
+    let status = match (seeded, private) {
+        (true, _) => "not private: the noise was drawn from a seed".to_owned(),
+        (false, true) => format!("private: {}", claim.note()),
+        (false, false) => format!("not private: {}", claim.note()),
+    };
+    let members = release.members.iter().map(Vec::len).min().unwrap_or(1);
+    json!({
+        "schema": "stitchback/release/v1",
+        "tool": concat!("stitchback ", env!("CARGO_PKG_VERSION")),
+        "pipeline": pipeline,
+        "claim": {
+            "kind": claim.kind(),
+            "mu": claim.mu(),
+            "epsilon": claim.epsilon(delta),
+            "delta": claim.mu().map(|_| delta),
+            "sigma": claim.sigma(),
+            "sensitivity": claim.sensitivity,
+            "implied": claim.implied,
+            "note": claim.note(),
+        },
+        "adjacency": claim.adjacency,
+        "unit_of_privacy": claim.unit_of_privacy,
+        "releases": claim.releases,
+        "seeded": seeded,
+        "private": private,
+        "status": status,
+        "members": members,
+        // Groups are public under the guarantee; single rows need no list.
+        "groups": (members > 1).then_some(&release.members),
+        "rows": release.vectors.len(),
+        "dim": release.vectors.dim(),
+        "warnings": claim.warnings,
+    })
+}

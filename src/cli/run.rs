@@ -1,0 +1,103 @@
+//! `stitchback run`: the main job.
+
+use super::Usage;
+use super::ui::Terminal;
+use anyhow::Context;
+use std::path::PathBuf;
+use stitchback::run::{self, record::Summary};
+use stitchback::study::Study;
+use stitchback::{Exit, report};
+
+/// Run a study: fetch, encode, protect, attack, measure, report. Running it again resumes it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The study file.
+    study: PathBuf,
+    /// Use these records instead of the study's corpus: a corpus name, a `.txt`, a `.jsonl` or a folder.
+    #[arg(long)]
+    data: Option<String>,
+    /// The run folder [default: reports/NAME-HASH].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Threads [default: all cores]. Results do not depend on it.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print nothing but errors.
+    #[arg(long)]
+    quiet: bool,
+    /// Print `summary.json` on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if let Some(threads) = args.threads {
+        anyhow::ensure!(threads > 0, Usage("--threads must be at least 1".to_owned()));
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .context("cannot start the worker threads")?;
+    }
+    let path = args.study.display().to_string();
+    let text =
+        std::fs::read_to_string(&args.study).map_err(|e| Usage(format!("cannot read the study `{path}`: {e}")))?;
+    let mut study = Study::parse(&path, &text).map_err(stitchback::Error::from)?;
+    if let Some(data) = &args.data {
+        study.data.corpus.clone_from(data);
+    }
+    let terminal = Terminal::new(args.quiet);
+    terminal.listen().context("cannot listen for Ctrl-C")?;
+    let finished = run::execute(&study, args.out.as_deref(), &terminal)?;
+    terminal.finish();
+    let html = finished.folder.join("report.html");
+    report::write(std::slice::from_ref(&finished.folder), &html, report::Options::default())
+        .map_err(stitchback::Error::from)?;
+    report::write_plots(&finished.folder).map_err(stitchback::Error::from)?;
+    if args.json {
+        super::ui::print(&serde_json::to_string_pretty(&finished.summary)?)?;
+    } else {
+        super::ui::print(&overview(&finished.summary))?;
+        super::ui::print(&html.display().to_string())?;
+    }
+    for failure in &finished.failed {
+        terminal.warn(failure);
+    }
+    Ok(if !finished.failed.is_empty() {
+        Exit::Internal
+    } else if finished.summary.attacker_strong_enough {
+        Exit::Pass
+    } else {
+        Exit::Inconclusive
+    })
+}
+
+/// The verdicts as a table.
+fn overview(summary: &Summary) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "protection",
+        "worst attacker",
+        "leak",
+        "n",
+        "victim cosine",
+        "identified",
+        "topics kept",
+        "verdict",
+    ]);
+    let percent = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{:.0} %", 100.0 * v));
+    for p in &summary.protections {
+        let s = &p.similarity;
+        table.add_row([
+            p.name.clone(),
+            p.best_attack.clone().unwrap_or_else(|| "–".to_owned()),
+            format!("{} [{}, {}]", percent(s.leak), percent(s.low), percent(s.high)),
+            s.n.to_string(),
+            p.victim_cosine.map_or("–".to_owned(), |v| format!("{v:.3}")),
+            percent(p.identified.top1),
+            percent(p.utility.topic_accuracy.map(|i| i.value)),
+            p.verdict.split(':').next().unwrap_or_default().to_owned(),
+        ]);
+    }
+    table.to_string()
+}

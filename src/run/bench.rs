@@ -1,0 +1,123 @@
+//! What all cells of a study share: records, split, encoders, clean vectors.
+
+use crate::data::Record;
+use crate::encode::{Embeddings, Encoder};
+use crate::study::Study;
+use std::collections::BTreeMap;
+
+/// One side of the split with everything computed once.
+pub struct Side {
+    /// `test`, `validation` or `auxiliary`.
+    pub name: &'static str,
+    /// The records.
+    pub records: Vec<Record>,
+    /// Their clean vectors under the victim.
+    pub clean: Embeddings,
+    /// Their vectors under each judge; empty for auxiliary records, which are never scored.
+    pub judged: Vec<Embeddings>,
+    /// Number of each record's document.
+    pub clusters: Vec<u32>,
+    /// Number of each record's topic; all 0 without topics.
+    pub strata: Vec<u32>,
+    /// Whether the corpus has topics.
+    pub has_topics: bool,
+}
+
+/// The workbench of one study.
+pub struct Bench<'a> {
+    /// The study.
+    pub study: &'a Study,
+    /// The encoder under attack.
+    pub victim: &'a dyn Encoder,
+    /// Encoders that score guesses; the first carries the verdict.
+    pub judges: Vec<&'a dyn Encoder>,
+    /// Targets that are scored.
+    pub test: Side,
+    /// Targets on which the worst attacker is chosen.
+    pub validation: Side,
+    /// The attackers' own records.
+    pub auxiliary: Side,
+    /// Hash of all inputs: records and their split, encoders.
+    pub fingerprint: String,
+    /// Whether a toy encoder or corpus is involved.
+    pub toy: bool,
+    /// Cosine of a target to its nearest auxiliary record, in the median.
+    pub nearest_cosine: f64,
+}
+
+impl Side {
+    /// Puts records beside their vectors; `topics` numbers the corpus's labels.
+    pub fn new(
+        name: &'static str,
+        records: Vec<Record>,
+        topics: &[String],
+        clean: Embeddings,
+        judged: Vec<Embeddings>,
+    ) -> Self {
+        let mut documents: BTreeMap<&str, u32> = BTreeMap::new();
+        let clusters = records
+            .iter()
+            .map(|r| {
+                let next = documents.len() as u32;
+                *documents.entry(&r.document).or_insert(next)
+            })
+            .collect();
+        let topic = |r: &Record| r.topic.as_ref().and_then(|t| topics.binary_search(t).ok()).unwrap_or(0) as u32;
+        let strata = records.iter().map(topic).collect();
+        Self { name, clean, judged, clusters, strata, has_topics: topics.len() > 1, records }
+    }
+}
+
+impl Side {
+    /// The topic of each record.
+    pub fn topics(&self) -> Vec<Option<&str>> {
+        self.records.iter().map(|r| r.topic.as_deref()).collect()
+    }
+}
+
+impl Bench<'_> {
+    /// What a reader must know before quoting a number.
+    pub fn assumptions(&self) -> Vec<String> {
+        /// Below this many targets, or with one seed, a run shows that things work, not how private they are.
+        const FEW_TARGETS: usize = 500;
+        let study = self.study;
+        let mut out = Vec::new();
+        if self.toy {
+            out.push(
+                "toy: the encoder or the corpus is a toy; no figure here says anything about real data".to_owned(),
+            );
+        }
+        if study.data.targets < FEW_TARGETS || study.seeds.len() < 2 {
+            out.push(format!(
+                "smoke: {} targets and {} seed(s); a verdict to quote needs {FEW_TARGETS} targets and several seeds",
+                study.data.targets,
+                study.seeds.len()
+            ));
+        }
+        let judge = self.judges[0].info();
+        out.push(format!(
+            "victim {}, judged by {} with the floor of shuffled pairs taken off; both are small BERT students, a second opinion and not an unrelated one",
+            self.victim.info().name, judge.name
+        ));
+        out.push(format!(
+            "corpus {}: {} targets from {} documents, {} auxiliary records from other documents (nearest one at cosine {:.2} in the median)",
+            study.data.corpus,
+            self.test.records.len(),
+            self.test.clusters.iter().max().map_or(0, |m| m + 1),
+            self.auxiliary.records.len(),
+            self.nearest_cosine
+        ));
+        out.push(
+            "attackers know the pipeline, query the encoder, own text of the same kind and are fitted on fresh draws of the real noise".to_owned(),
+        );
+        for attack in study.attack.iter().filter(|a| a.targets() > 0 && a.targets() < study.data.targets) {
+            out.push(format!(
+                "`{}` takes the first {} targets of the random order, a declared subset; its n and interval say so",
+                attack.kind(),
+                attack.targets()
+            ));
+        }
+        out.push("intervals are 95 %: BCa bootstrap over documents, seeds as a second level".to_owned());
+        out
+    }
+}

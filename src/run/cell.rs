@@ -1,0 +1,323 @@
+//! One cell end to end: a protection, an attack, a seed. Read this file first: it is the flow.
+
+use super::bench::{Bench, Side};
+use super::record::{GuaranteeRecord, GuessRecord};
+use super::store::Store;
+use crate::Error;
+use crate::attack::{self, Guess, Knowledge, Progress, View, adapt};
+use crate::encode::Embeddings;
+use crate::measure::statistics::{self, Design, Estimate};
+use crate::measure::text::Bleu;
+use crate::measure::{self, Context, MetricKind, identify, similarity, utility};
+use crate::seed;
+use crate::study::Cell;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Raised when a cell would give other scores for the same inputs: old cells are then computed again.
+const VERSION: u32 = 1;
+
+/// Scores of one side of the split: one list for each metric, one entry for each target.
+pub type Scores = BTreeMap<String, Vec<Option<f64>>>;
+
+/// What a finished cell leaves behind. Texts are kept apart, in `guesses/`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The cell's id.
+    pub id: String,
+    /// Name of the protection.
+    pub protection: String,
+    /// Name of the attack; `release` for what the release itself shows.
+    pub attack: String,
+    /// The seed.
+    pub seed: u64,
+    /// Test targets scored: the first `n` of the study.
+    pub n: usize,
+    /// Scores on test targets.
+    pub test: Scores,
+    /// What the same guesses score against other originals.
+    pub floor: Scores,
+    /// Judge cosines of guesses on validation targets, and their floor.
+    pub validation: Scores,
+    /// Scores of all targets together, that are no mean over targets (corpus BLEU).
+    pub aggregates: BTreeMap<String, Estimate>,
+    /// What the attacker was granted.
+    pub knowledge: Option<Knowledge>,
+    /// What it spent.
+    pub cost: Cost,
+    /// Learning and budget curves.
+    pub curves: Vec<attack::Curve>,
+    /// The release's claim.
+    pub guarantee: GuaranteeRecord,
+    /// Why there are no scores.
+    pub error: Option<String>,
+}
+
+/// What an attack cost. Seconds differ from run to run; everything else must not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Auxiliary pairs of text and release.
+    pub pairs: usize,
+    /// Encoder queries for each target, on average.
+    pub queries_per_target: f64,
+    /// Seconds to fit the attacker; near 0 when another cell had trained its parts.
+    pub fit_s: f64,
+    /// Seconds for each target.
+    pub seconds_per_target: f64,
+}
+
+/// The cell's name by content: equal ids stand for equal results.
+pub fn id(bench: &Bench, cell: &Cell) -> String {
+    let study = bench.study;
+    let protection = &study.protect[cell.protection];
+    let attack = cell.attack.map(|a| &study.attack[a]);
+    let content = serde_json::json!({
+        "version": VERSION,
+        "seed": cell.seed,
+        "pipeline": protection.pipeline.to_string(),
+        "releases": protection.releases,
+        "attack": attack,
+        "utility": attack.is_none().then_some(&study.utility),
+        "inputs": bench.fingerprint,
+    });
+    blake3::hash(content.to_string().as_bytes()).to_hex()[..20].to_owned()
+}
+
+/// Runs a cell: release, view, attack, guesses, scores.
+pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -> Result<Outcome, Error> {
+    let protection = &bench.study.protect[cell.protection];
+    let mut outcome = Outcome::new(bench, cell);
+
+    // 1. What leaves the users: the targets' vectors through the real pipeline, the same draw for every attack.
+    let test = release(bench, cell, &bench.test)?;
+    let Some(attack) = cell.attack.map(|a| &bench.study.attack[a]) else {
+        outcome.test = release_scores(bench, &test)?;
+        outcome.n = bench.test.records.len();
+        return Ok(outcome);
+    };
+    let validation = release(bench, cell, &bench.validation)?;
+
+    // 2. What the attacker sees, and 3. what it learns from that.
+    let clock = std::time::Instant::now();
+    let workshop = store.workshop();
+    let view = View {
+        auxiliary: &bench.auxiliary.records,
+        clean: &bench.auxiliary.clean,
+        strata: &bench.auxiliary.strata,
+        pipeline: &protection.pipeline,
+        releases: protection.releases,
+        encoder: bench.victim,
+        seed: cell.seed,
+        inputs: bench.fingerprint.clone(),
+        fingerprint: format!("{} {} x{}", bench.fingerprint, protection.pipeline, protection.releases),
+        workshop: &workshop,
+    };
+    let attacker = attack.build();
+    let inverter = attacker.fit(&view, &outcome.id, progress)?;
+    outcome.cost.fit_s = clock.elapsed().as_secs_f64();
+
+    // 4. Its guesses: on validation targets to choose the worst attacker, on test targets to score it.
+    let limit = |side: &Side, share: usize| match attack.targets() {
+        0 => side.records.len(),
+        n => n.div_ceil(share).max(2).min(side.records.len()),
+    };
+    let (n, n_validation) = (limit(&bench.test, 1), limit(&bench.validation, 4));
+    let clock = std::time::Instant::now();
+    let guesses = invert(inverter.as_ref(), &test, n, &format!("{} test", outcome.id), progress)?;
+    outcome.cost.seconds_per_target = clock.elapsed().as_secs_f64() / n as f64;
+    let rehearsed =
+        invert(inverter.as_ref(), &validation, n_validation, &format!("{} validation", outcome.id), progress)?;
+
+    // 5. Scores, each beside what the same guesses score against other originals.
+    outcome.n = n;
+    outcome.knowledge = Some(attacker.needs());
+    outcome.cost.pairs = bench.auxiliary.records.len();
+    outcome.cost.queries_per_target = guesses.iter().map(|g| g.queries as f64).sum::<f64>() / n as f64;
+    (outcome.test, outcome.floor) = scores(bench, &bench.test, &guesses, &outcome.id)?;
+    outcome.validation = judged(bench, &bench.validation, &rehearsed)?;
+    outcome.aggregates.extend(corpus_bleu(bench, &guesses, &outcome.id).map(|e| ("corpus_bleu".to_owned(), e)));
+    outcome.curves = inverter.curves();
+    outcome.curves.extend(budget_curve(&guesses));
+
+    // 6. The texts, apart from the numbers.
+    let pairs = bench.test.records.iter().zip(&guesses).enumerate().map(|(i, (record, guess))| GuessRecord {
+        target: record.id.clone(),
+        original: record.text.clone(),
+        guess: guess.text.clone(),
+        scores: outcome.test.iter().map(|(metric, values)| (metric.clone(), values[i])).collect(),
+    });
+    store.write_lines(&format!("guesses/{}.jsonl", outcome.id), pairs)?;
+    Ok(outcome)
+}
+
+/// A cell that failed: its error stands where its scores would.
+pub fn failed(bench: &Bench, cell: &Cell, error: &Error) -> Outcome {
+    let mut outcome = Outcome::new(bench, cell);
+    outcome.error = Some(chain(error));
+    outcome
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+impl Outcome {
+    fn new(bench: &Bench, cell: &Cell) -> Self {
+        let protection = &bench.study.protect[cell.protection];
+        Self {
+            id: id(bench, cell),
+            protection: protection.name.clone(),
+            attack: cell.attack.map_or("release", |a| bench.study.attack[a].kind()).to_owned(),
+            seed: cell.seed,
+            n: 0,
+            test: Scores::new(),
+            floor: Scores::new(),
+            validation: Scores::new(),
+            aggregates: BTreeMap::new(),
+            knowledge: None,
+            cost: Cost::default(),
+            curves: Vec::new(),
+            guarantee: super::guarantee(protection),
+            error: None,
+        }
+    }
+}
+
+/// Row `i` is what the attacker sees of target `i`, averaged over its releases; the same for every attack of a seed.
+fn release(bench: &Bench, cell: &Cell, side: &Side) -> Result<Embeddings, Error> {
+    let protection = &bench.study.protect[cell.protection];
+    let name = format!("{} {} x{}", side.name, protection.pipeline, protection.releases);
+    Ok(adapt::release(&protection.pipeline, &side.clean, &side.strata, protection.releases, |k| {
+        seed::stream(cell.seed, &name, &format!("target release {k}"))
+    })?)
+}
+
+/// One guess for each of the first `n` targets. Targets behind one prototype share a row, which is attacked once.
+fn invert(
+    inverter: &dyn attack::Inverter,
+    seen: &Embeddings,
+    n: usize,
+    task: &str,
+    progress: &dyn Progress,
+) -> Result<Vec<Guess>, Error> {
+    let mut rows: Vec<usize> = Vec::new();
+    let mut position: Vec<usize> = Vec::with_capacity(n);
+    let mut first: BTreeMap<Vec<u32>, usize> = BTreeMap::new();
+    for i in 0..n {
+        let bits: Vec<u32> = seen.row(i).iter().map(|v| v.to_bits()).collect();
+        let at = *first.entry(bits).or_insert_with(|| {
+            rows.push(i);
+            rows.len() - 1
+        });
+        position.push(at);
+    }
+    let guesses = inverter.invert(&seen.select(&rows), task, progress)?;
+    Ok(position.into_iter().map(|at| guesses[at].clone()).collect())
+}
+
+fn scores(bench: &Bench, side: &Side, guesses: &[Guess], task: &str) -> Result<(Scores, Scores), Error> {
+    let n = guesses.len();
+    let truths: Vec<&str> = side.records[..n].iter().map(|r| r.text.as_str()).collect();
+    let texts: Vec<&str> = guesses.iter().map(|g| g.text.as_str()).collect();
+    let clusters = &side.clusters[..n];
+    let (mut test, mut floor) = (judged(bench, side, guesses)?, Scores::new());
+    for name in test.keys().filter(|k| k.ends_with("_floor")).cloned().collect::<Vec<_>>() {
+        let values = test.remove(&name).unwrap_or_default();
+        floor.insert(name.replace("_floor", "_cosine"), values);
+    }
+    for kind in MetricKind::text_only() {
+        let metric = kind.build(&Context::default())?;
+        let mut rng = seed::stream(bench.study.data.split_seed, task, metric.spec().id);
+        floor.insert(
+            metric.spec().id.to_owned(),
+            measure::shuffled_floor(metric.as_ref(), &truths, &texts, clusters, &mut rng)?,
+        );
+        test.insert(metric.spec().id.to_owned(), metric.score(&truths, &texts)?);
+    }
+    Ok((test, floor))
+}
+
+/// Cosines under the judges and the victim, their floors, and whether a guess is nearest to its own original.
+fn judged(bench: &Bench, side: &Side, guesses: &[Guess]) -> Result<Scores, Error> {
+    let n = guesses.len();
+    let texts: Vec<&str> = guesses.iter().map(|g| g.text.as_str()).collect();
+    let mut out = Scores::new();
+    let look = |out: &mut Scores, prefix: &str, truth: &Embeddings, guess: &Embeddings| -> Result<(), Error> {
+        let seen = similarity::judge(truth, guess, &side.clusters[..n])?;
+        out.insert(format!("{prefix}_cosine"), seen.cosine);
+        out.insert(format!("{prefix}_floor"), seen.floor);
+        Ok(())
+    };
+    let first: Vec<usize> = (0..n).collect();
+    for (j, judge) in bench.judges.iter().enumerate() {
+        let prefix = if j == 0 { "judge".to_owned() } else { format!("judge_{}", j + 1) };
+        let vectors = judge.encode(&texts)?;
+        let truth = side.judged[j].select(&first);
+        look(&mut out, &prefix, &truth, &vectors)?;
+        if j == 0 {
+            let ranks = identify::matched(&vectors, &truth)?;
+            out.insert("matched_top1".to_owned(), identify::top(&ranks, 1));
+        }
+    }
+    look(&mut out, "victim", &side.clean.select(&first), &bench.victim.encode(&texts)?)?;
+    Ok(out)
+}
+
+/// Corpus BLEU with its interval: the counts of all targets are pooled, then compared.
+fn corpus_bleu(bench: &Bench, guesses: &[Guess], task: &str) -> Option<Estimate> {
+    let truths = &bench.test.records[..guesses.len()];
+    let counts: Vec<Bleu> = truths.iter().zip(guesses).map(|(t, g)| Bleu::count(&t.text, &g.text)).collect();
+    let design = Design::clustered(&bench.test.clusters[..guesses.len()], 1);
+    let pooled = |w: &statistics::Weights| Bleu::corpus(w.targets().iter().copied().zip(counts.iter().copied()));
+    let mut rng = seed::stream(bench.study.data.split_seed, task, "corpus bleu");
+    Some(statistics::bootstrap(&pooled, &design, &mut rng)?.estimate(Some((0.0, 100.0))))
+}
+
+/// What the release itself shows: closed-set identification, and what it is still good for.
+fn release_scores(bench: &Bench, seen: &Embeddings) -> Result<Scores, Error> {
+    let side = &bench.test;
+    let own: Vec<usize> = (0..seen.len()).collect();
+    let mut out = Scores::new();
+    let ranks = identify::closed_set(seen, &side.clean, &own)?;
+    out.insert("identified_top1".to_owned(), identify::top(&ranks, 1));
+    out.insert("identified_top10".to_owned(), identify::top(&ranks, 10));
+    out.insert("identified_mrr".to_owned(), identify::reciprocal(&ranks));
+    if bench.study.utility.retrieval {
+        out.insert("recall_at_10".to_owned(), utility::recall_leave_one_out(&side.clean, seen)?);
+        out.insert("knn_overlap_at_10".to_owned(), utility::neighbour_overlap(&side.clean, seen)?);
+    }
+    if bench.study.utility.topics && side.has_topics {
+        let known = &bench.auxiliary;
+        let hits = utility::topic_hits(&known.clean, &known.topics(), seen, &side.topics())?;
+        out.insert("topic_accuracy".to_owned(), hits.hit);
+    }
+    Ok(out)
+}
+
+/// Best cosine against queries spent, averaged over the targets of a search.
+fn budget_curve(guesses: &[Guess]) -> Option<attack::Curve> {
+    let end = guesses.iter().filter_map(|g| g.trace.last()).map(|(q, _)| *q).max()?;
+    let points = (1..=24)
+        .map(|i| {
+            let queries = end * i / 24;
+            let reached = guesses.iter().filter_map(|g| {
+                let at = g.trace.partition_point(|(q, _)| *q <= queries);
+                g.trace.get(at.saturating_sub(1)).map(|(_, cosine)| *cosine)
+            });
+            let (sum, count) = reached.fold((0.0, 0), |(s, n), c| (s + c, n + 1));
+            (queries as f64, sum / f64::from(count.max(1)))
+        })
+        .collect();
+    Some(attack::Curve {
+        title: "cosine to the released vector".to_owned(),
+        x_label: "encoder queries a target".to_owned(),
+        points,
+    })
+}

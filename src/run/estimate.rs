@@ -1,0 +1,78 @@
+//! How long a run will take, told before it starts.
+
+use super::bench::Bench;
+use crate::Error;
+use crate::attack::AttackConfig;
+use crate::nn::kernel::{Layout, matmul};
+use std::time::Instant;
+
+/// Share of the machine's matrix speed that training reaches, from the benchmark of the train step.
+const TRAINING_EFFICIENCY: f64 = 0.7;
+
+/// One sentence: how much is left to do and how long that takes on this machine, from two short probes.
+pub fn sentence(bench: &Bench, open: usize, total: usize) -> Result<String, Error> {
+    if open == 0 {
+        return Ok(format!("all {total} cells are finished; writing the records"));
+    }
+    let seconds = seconds(bench)? * open as f64 / total as f64;
+    let pace = if seconds < 90.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
+    Ok(format!("{open} of {total} cells to run, about {pace} on {} threads", rayon::current_num_threads()))
+}
+
+/// Seconds that all cells of the study would take.
+fn seconds(bench: &Bench) -> Result<f64, Error> {
+    let study = bench.study;
+    let texts: Vec<&str> = bench.auxiliary.records.iter().take(192).map(|r| r.text.as_str()).collect();
+    let pace = |encoder: &dyn crate::encode::Encoder| -> Result<f64, Error> {
+        encoder.encode(&texts[..texts.len().min(16)])?;
+        let clock = Instant::now();
+        encoder.encode(&texts)?;
+        Ok(clock.elapsed().as_secs_f64() / texts.len().max(1) as f64)
+    };
+    let encode_s = pace(bench.victim)?;
+    let judge_s = pace(bench.judges[0])?;
+    let flops = rayon::current_num_threads() as f64 * flops_per_second();
+    let n = study.data.targets as f64;
+    let mut cell_s = 0.0;
+    let mut trained = Vec::new();
+    for attack in &study.attack {
+        let targets = if attack.targets() > 0 { attack.targets() as f64 } else { n };
+        cell_s += 1.3 * targets * (judge_s + encode_s);
+        let (decoder, blind) = match attack {
+            AttackConfig::Decoder(d) => (Some(d.clone()), false),
+            AttackConfig::Search(s) => {
+                cell_s += 1.25 * targets * s.queries as f64 * encode_s * 1.2;
+                (Some(s.decoder.clone()), false)
+            }
+            AttackConfig::Blind(b) => (Some(b.decoder()), true),
+            _ => (None, false),
+        };
+        if let Some(d) = decoder {
+            if !trained.contains(&(d.clone(), blind)) {
+                // Pieces of a text with its prefix, as news sentences have them.
+                let tokens = (d.batch * (28 + d.slots)) as f64;
+                let per_token = 6.0 * (12 * d.d_model * d.d_model * d.layers + d.d_model * d.vocabulary) as f64;
+                let steps = d.adapt_steps as f64 + d.steps as f64 / study.protect.len() as f64;
+                cell_s += steps * tokens * per_token / (flops * TRAINING_EFFICIENCY);
+                trained.push((d.clone(), blind));
+            }
+            if !blind {
+                cell_s += 1.2 * n * d.samples as f64 * encode_s * 0.8;
+            }
+        }
+    }
+    Ok(cell_s * (study.protect.len() * study.seeds.len()) as f64)
+}
+
+/// Matrix speed of one thread at a size like the decoder's.
+fn flops_per_second() -> f64 {
+    let (m, k, n) = (1024, 128, 512);
+    let (a, b, mut c) = (vec![0.5_f32; m * k], vec![0.25_f32; k * n], vec![0.0_f32; m * n]);
+    let mut once = || matmul(&mut c, &a, Layout::Plain, &b, Layout::Plain, m, k, n, false);
+    once();
+    let clock = Instant::now();
+    for _ in 0..8 {
+        once();
+    }
+    8.0 * 2.0 * (m * k * n) as f64 / clock.elapsed().as_secs_f64().max(1e-9)
+}

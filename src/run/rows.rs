@@ -1,0 +1,161 @@
+//! From outcomes to rows of `records.jsonl`: means, intervals, floors.
+
+use super::bench::Bench;
+use super::cell::Outcome;
+use super::record::{Direction, Row};
+use crate::Error;
+use crate::measure::statistics::{self, Design, Estimate, Table, Tail, Weights};
+use crate::measure::{Context, MetricKind};
+use crate::seed;
+
+/// What a row says about its metric, apart from the value.
+struct Column {
+    id: &'static str,
+    version: u32,
+    unit: &'static str,
+    direction: Direction,
+    range: (f64, f64),
+}
+
+/// All rows of one outcome. `blind` is the blind attacker's outcome for the same protection and seed.
+pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result<Vec<Row>, Error> {
+    let pipeline = bench
+        .study
+        .protect
+        .iter()
+        .find(|p| p.name == outcome.protection)
+        .map(|p| p.pipeline.to_string())
+        .unwrap_or_default();
+    let row = |attack: &str, column: &Column| Row {
+        cell: outcome.id.clone(),
+        protection: outcome.protection.clone(),
+        pipeline: pipeline.clone(),
+        attack: attack.to_owned(),
+        seed: outcome.seed,
+        adaptive: true,
+        metric: column.id.to_owned(),
+        version: column.version,
+        value: None,
+        low: None,
+        high: None,
+        n: outcome.n,
+        floor: None,
+        blind: None,
+        unit: column.unit.to_owned(),
+        direction: column.direction,
+        guarantee: outcome.guarantee.clone(),
+        error: outcome.error.clone(),
+    };
+    if outcome.error.is_some() {
+        return Ok(vec![row(&outcome.attack, &LEAK)]);
+    }
+    let design = Design::clustered(&bench.test.clusters[..outcome.n], 1);
+    let mut rng = seed::stream(outcome.seed, &outcome.id, "intervals");
+    let fill = |row: Row, estimate: Option<Estimate>| Row {
+        value: estimate.map(|e| e.value),
+        low: estimate.and_then(|e| e.low),
+        high: estimate.and_then(|e| e.high),
+        ..row
+    };
+    let mut out = Vec::new();
+    if outcome.attack == "release" {
+        for column in &RELEASE {
+            if let Some(values) = outcome.test.get(column.id) {
+                let attack = if column.id.starts_with("identified") { "identification" } else { "utility" };
+                let estimate = statistics::mean(&Table::one(values)?, &design, column.range, &mut rng);
+                out.push(fill(row(attack, column), estimate));
+            }
+        }
+        return Ok(out);
+    }
+
+    let pair = |o: &Outcome| -> Result<(Table, Table), Error> {
+        Ok((table(o.test.get("judge_cosine"), outcome.n)?, table(o.floor.get("judge_cosine"), outcome.n)?))
+    };
+    let (cosine, floor) = pair(outcome)?;
+    let blind_pair = blind.map(pair).transpose()?;
+    let blind_leak = blind_pair.as_ref().and_then(|(c, f)| leak(c, f, &design.once()));
+    let interval = statistics::bootstrap(&|w| leak(&cosine, &floor, w), &design, &mut rng).map(|b| b.estimate(None));
+    out.push(Row { floor: Some(0.0), blind: blind_leak, ..fill(row(&outcome.attack, &LEAK), interval) });
+
+    // The tail: leaks of single targets, each against the mean floor.
+    let mean_floor = floor.mean(&design.once()).unwrap_or(0.0);
+    let single = cosine.map(|c| (c - mean_floor) / (1.0 - mean_floor));
+    let tail = Tail::new(&single, 0.05, Direction::HigherLeaksMore);
+    let worst = statistics::bootstrap(&|w| tail.mean(w), &design, &mut rng).map(|b| b.estimate(None));
+    out.push(fill(row(&outcome.attack, &WORST), worst));
+    let above = statistics::mean(&single.above(0.8), &design, (0.0, 1.0), &mut rng);
+    out.push(fill(row(&outcome.attack, &ABOVE), above));
+
+    for (id, values) in &outcome.test {
+        let Some(column) = column(id)? else { continue };
+        let estimate = statistics::mean(&Table::one(values)?, &design, column.range, &mut rng);
+        let mean_of = |o: &Outcome, floor: bool| {
+            let scores = if floor { &o.floor } else { &o.test };
+            table(scores.get(id), outcome.n).ok()?.mean(&design.once())
+        };
+        let floor = if column.id == MATCHED.id { Some(1.0 / outcome.n as f64) } else { mean_of(outcome, true) };
+        let blind = blind.and_then(|b| mean_of(b, false));
+        out.push(Row { floor, blind, ..fill(row(&outcome.attack, &column), estimate) });
+    }
+    for (id, estimate) in &outcome.aggregates {
+        let column = Column { id: "corpus_bleu", ..POINTS };
+        debug_assert_eq!(id, column.id, "the only aggregate");
+        out.push(fill(row(&outcome.attack, &column), Some(*estimate)));
+    }
+    Ok(out)
+}
+
+/// The leak of weighted targets: `(s - f) / (1 - f)`; `None` without targets.
+pub(super) fn leak(cosine: &Table, floor: &Table, weights: &Weights) -> Option<f64> {
+    let (s, f) = (cosine.mean(weights)?, floor.mean(weights)?);
+    (f < 1.0).then(|| (s - f) / (1.0 - f))
+}
+
+/// The first `n` scores as a table of one seed; missing metrics give an empty one.
+pub(super) fn table(values: Option<&Vec<Option<f64>>>, n: usize) -> Result<Table, Error> {
+    let missing = vec![None; n];
+    let values = values.map_or(&missing[..], |v| &v[..n.min(v.len())]);
+    Ok(Table::one(values)?)
+}
+
+const LEAK: Column =
+    Column { id: "judge_leak", version: 1, unit: "share", direction: Direction::HigherLeaksMore, range: (-1.0, 1.0) };
+const WORST: Column = Column { id: "worst_5_percent", ..LEAK };
+const ABOVE: Column = Column { id: "share_above_0_8", ..LEAK };
+const MATCHED: Column = Column { id: "matched_top1", range: (0.0, 1.0), ..LEAK };
+const POINTS: Column = Column { unit: "points", range: (0.0, 100.0), ..LEAK };
+const RELEASE: [Column; 6] = [
+    Column { id: "identified_top1", range: (0.0, 1.0), ..LEAK },
+    Column { id: "identified_top10", range: (0.0, 1.0), ..LEAK },
+    Column { id: "identified_mrr", range: (0.0, 1.0), ..LEAK },
+    Column { id: "recall_at_10", direction: Direction::HigherIsMoreUseful, range: (0.0, 1.0), ..LEAK },
+    Column { id: "knn_overlap_at_10", direction: Direction::HigherIsMoreUseful, range: (0.0, 1.0), ..LEAK },
+    Column { id: "topic_accuracy", direction: Direction::HigherIsMoreUseful, range: (0.0, 1.0), ..LEAK },
+];
+
+/// The column of a per-target metric; further judges have none of their own.
+fn column(id: &str) -> Result<Option<Column>, Error> {
+    Ok(match id {
+        "judge_cosine" => Some(Column { id: "judge_cosine", unit: "cosine", ..LEAK }),
+        "judge_2_cosine" => Some(Column { id: "judge_2_cosine", unit: "cosine", ..LEAK }),
+        "victim_cosine" => Some(Column { id: "victim_cosine", unit: "cosine", ..LEAK }),
+        "matched_top1" => Some(MATCHED),
+        _ => {
+            let mut found = None;
+            for kind in MetricKind::text_only() {
+                let spec = kind.build(&Context::default())?.spec();
+                if spec.id == id {
+                    found = Some(Column {
+                        id: spec.id,
+                        version: spec.version,
+                        unit: spec.unit,
+                        direction: spec.direction,
+                        range: (spec.low, spec.high),
+                    });
+                }
+            }
+            found
+        }
+    })
+}

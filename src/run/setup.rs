@@ -1,0 +1,187 @@
+//! From a study to its workbench: fetch, read, split, guard, encode.
+
+use super::Watch;
+use super::bench::{Bench, Side};
+use crate::Error;
+use crate::data::Keep;
+use crate::data::corpus::{self, Corpus};
+use crate::data::split::{self, Split, SplitRequest};
+use crate::data::{Record, asset, duplicate};
+use crate::encode::{self, Cached, Embeddings, Encoder};
+use crate::study::Study;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Texts whose vectors are at least this close are near-duplicates, wherever they come from.
+const NEAR_DUPLICATE: f32 = 0.95;
+
+/// Everything that a study names, opened.
+pub struct Materials {
+    corpus: Corpus,
+    split: Split,
+    victim: Box<dyn Encoder>,
+    judges: Vec<Box<dyn Encoder>>,
+    assets: Vec<Value>,
+    nearest: Nearest,
+}
+
+/// How close the attackers' own records come to the targets.
+#[derive(Debug, Clone, Copy, Default)]
+struct Nearest {
+    dropped: usize,
+    median: f32,
+    largest: f32,
+}
+
+/// Opens the study's corpus and encoders, fetching what is missing.
+pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
+    let mut assets = Vec::new();
+    let victim = encoder(&study.encode.victim, &mut assets, watch)?;
+    let judges =
+        study.encode.judges.iter().map(|name| encoder(name, &mut assets, watch)).collect::<Result<Vec<_>, _>>()?;
+    let keep =
+        Keep { min_chars: study.data.min_chars, max_chars: study.data.max_chars, min_words: study.data.min_words };
+    let corpus = corpus::open(&study.data.corpus, &keep, &mut |name, wanted| -> Result<_, Error> {
+        let asset = asset::ensure(name, watch)?;
+        let entries = asset.entries(wanted)?;
+        assets.push(describe(&asset));
+        Ok(entries)
+    })?;
+    watch.message(&format!("{}: {}", corpus.name, corpus.stats));
+    let request = SplitRequest {
+        targets: study.data.targets,
+        validation: study.data.validation,
+        auxiliary: study.data.auxiliary,
+        seed: study.data.split_seed,
+        ..SplitRequest::default()
+    };
+    let mut split = split::split(&corpus, &request)?;
+    let texts = |indices: &[usize]| corpus.texts(indices);
+    let held_out: Vec<usize> = split.targets.iter().chain(&split.validation).copied().collect();
+    watch.message(&format!("encoding {} records with {}", held_out.len() + split.auxiliary.len(), study.encode.victim));
+    let own = encode(victim.as_ref(), &texts(&split.auxiliary), watch)?;
+    let theirs = encode(victim.as_ref(), &texts(&held_out), watch)?;
+    let close = duplicate::drop_close(&theirs, &own, NEAR_DUPLICATE);
+    let kept: Vec<usize> = (0..own.len()).filter(|i| close.binary_search(i).is_err()).collect();
+    split.auxiliary = kept.iter().map(|&i| split.auxiliary[i]).collect();
+    let mut cosines = duplicate::nearest_cosines(&theirs, &own.select(&kept));
+    cosines.sort_by(f32::total_cmp);
+    let nearest = Nearest {
+        dropped: close.len(),
+        median: cosines.get(cosines.len() / 2).copied().unwrap_or(0.0),
+        largest: cosines.last().copied().unwrap_or(0.0),
+    };
+    watch.message(&format!(
+        "nearest auxiliary record of a target: cosine {:.3} in the median, {:.3} at most; {} auxiliary records at {NEAR_DUPLICATE} or closer were dropped",
+        nearest.median, nearest.largest, nearest.dropped
+    ));
+    Ok(Materials { corpus, split, victim, judges, assets, nearest })
+}
+
+/// An encoder by manifest name, by folder, or a toy.
+pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -> Result<Box<dyn Encoder>, Error> {
+    let folder = Path::new(name);
+    if folder.is_dir() || encode::is_toy(name) {
+        return Ok(encode::load(name, folder, None)?);
+    }
+    let asset = asset::ensure(name, watch)?;
+    assets.push(describe(&asset));
+    Ok(encode::load(name, &asset.dir, None)?)
+}
+
+/// Vectors of a list of texts, from the cache where they are there; a toy's are not worth keeping.
+fn encode(encoder: &dyn Encoder, texts: &[&str], watch: &dyn Watch) -> Result<Embeddings, Error> {
+    /// Texts between two signs of progress.
+    const WAVE: usize = 2048;
+    if encoder.info().toy {
+        return Ok(encoder.encode(texts)?);
+    }
+    let cached = Cached::new(encoder, &asset::Cache::from_env()?.root().join("embeddings"));
+    let mut out = Embeddings::empty(encoder.info().dim);
+    for wave in texts.chunks(WAVE) {
+        if watch.is_interrupted() {
+            return Err(super::Error::Interrupted.into());
+        }
+        for row in cached.encode_records(wave)?.rows() {
+            out.push(row);
+        }
+        watch.update(out.len(), texts.len(), "records encoded");
+    }
+    Ok(out)
+}
+
+fn describe(asset: &asset::Asset) -> Value {
+    json!({"asset": asset.name, "version": asset.version, "licence": asset.licence, "source": asset.source,
+           "pinned": asset.pinned, "sha256": asset.digests})
+}
+
+impl Materials {
+    /// Encodes every side once; the vectors come from the cache when they are there.
+    pub fn bench<'a>(&'a self, study: &'a Study, watch: &dyn Watch) -> Result<Bench<'a>, Error> {
+        let mut topics: Vec<String> = self.corpus.records.iter().filter_map(|r| r.topic.clone()).collect();
+        topics.sort();
+        topics.dedup();
+        let records =
+            |indices: &[usize]| -> Vec<Record> { indices.iter().map(|&i| self.corpus.records[i].clone()).collect() };
+        let side = |name, indices: &[usize], judges: &[Box<dyn Encoder>]| -> Result<Side, Error> {
+            let records = records(indices);
+            let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
+            let clean = encode(self.victim.as_ref(), &texts, watch)?;
+            let judged: Vec<Embeddings> =
+                judges.iter().map(|j| encode(j.as_ref(), &texts, watch)).collect::<Result<_, _>>()?;
+            Ok(Side::new(name, records, &topics, clean, judged))
+        };
+        let bench = Bench {
+            study,
+            victim: self.victim.as_ref(),
+            judges: self.judges.iter().map(AsRef::as_ref).collect(),
+            test: side("test", &self.split.targets, &self.judges)?,
+            validation: side("validation", &self.split.validation, &self.judges)?,
+            auxiliary: side("auxiliary", &self.split.auxiliary, &[])?,
+            fingerprint: self.fingerprint(study),
+            toy: self.corpus.toy || self.victim.info().toy,
+            nearest_cosine: f64::from(self.nearest.median),
+        };
+        Ok(bench)
+    }
+
+    fn fingerprint(&self, study: &Study) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("stitchback bench v1");
+        hasher.update(self.corpus.fingerprint.as_bytes());
+        for indices in [&self.split.targets, &self.split.validation, &self.split.auxiliary] {
+            hasher.update(&(indices.len() as u64).to_le_bytes());
+            for &i in indices {
+                hasher.update(&(i as u64).to_le_bytes());
+            }
+        }
+        for encoder in std::iter::once(&self.victim).chain(&self.judges) {
+            hasher.update(encoder.info().fingerprint.as_bytes());
+        }
+        hasher.update(&study.data.split_seed.to_le_bytes());
+        hasher.finalize().to_hex()[..24].to_owned()
+    }
+
+    /// Hashes of everything that went in.
+    pub fn provenance(&self) -> Value {
+        json!({
+            "corpus": {"name": self.corpus.name, "fingerprint": self.corpus.fingerprint, "stats": self.corpus.stats},
+            "victim": self.victim.info(),
+            "judges": self.judges.iter().map(|j| j.info()).collect::<Vec<_>>(),
+            "assets": self.assets,
+        })
+    }
+
+    /// What the split gave, and how close the attackers' records come to the targets.
+    pub fn split_report(&self, bench: &Bench) -> Value {
+        json!({
+            "stats": self.split.stats,
+            "targets": bench.test.records.len(),
+            "target_documents": bench.test.clusters.iter().max().map_or(0, |m| m + 1),
+            "validation": bench.validation.records.len(),
+            "auxiliary": bench.auxiliary.records.len(),
+            "dropped_by_cosine": self.nearest.dropped,
+            "nearest_cosine_median": self.nearest.median,
+            "nearest_cosine_largest": self.nearest.largest,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! The program as its users meet it, and its parts on real assets: one module for each group.
+
+mod assets;
+mod encode;
+mod encode_folder;
+mod protect;
+mod run;

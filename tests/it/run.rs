@@ -1,0 +1,277 @@
+//! The main job through the command line: whole, killed and resumed, on one thread and on two, and on bad input.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const TOY: &str = r#"
+schema = 1
+name = "toy"
+seeds = [1, 2]
+[data]
+corpus = "toy"
+targets = 24
+validation = 12
+auxiliary = 200
+[encode]
+victim = "toy"
+judges = ["toy-judge"]
+[[protect]]
+name = "unprotected"
+pipeline = "identity"
+[[protect]]
+name = "noisy"
+pipeline = "clip(l2=1) | gaussian(sigma=1)"
+releases = 2
+[[protect]]
+name = "prototype"
+pipeline = "clip(l2=1) | prototype(members=5) | gaussian(epsilon=1, delta=1e-5)"
+[[attack]]
+kind = "blind"
+steps = 10
+adapt_steps = 2
+batch = 16
+[[attack]]
+kind = "nearest"
+[[attack]]
+kind = "bag_of_words"
+[[attack]]
+kind = "decoder"
+steps = 30
+adapt_steps = 6
+batch = 16
+d_model = 32
+layers = 1
+vocabulary = 400
+samples = 4
+[[attack]]
+kind = "search"
+targets = 8
+queries = 400
+"#;
+
+fn stitchback(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stitchback"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    stitchback(arguments).output().expect("the program starts")
+}
+
+fn code_and_stderr(output: &Output) -> (i32, String) {
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn write_study(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("study.toml");
+    write(&path, text);
+    path
+}
+
+fn write(path: &Path, text: &str) {
+    let mut file = std::fs::File::create(path).expect("the test folder is writable");
+    file.write_all(text.as_bytes()).expect("the test folder is writable");
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a test path is UTF-8")
+}
+
+#[test]
+fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(folder.path(), TOY);
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+
+    let output = run(&["run", text(&study), "--out", text(&whole), "--threads", "2"]);
+    let (code, stderr) = code_and_stderr(&output);
+    assert!(matches!(code, 0 | 4), "{code}: {stderr}");
+    for file in ["plan.toml", "manifest.json", "records.jsonl", "curves.jsonl", "summary.json", "report.html"] {
+        assert!(whole.join(file).is_file(), "{file} is missing");
+    }
+    let summary: serde_json::Value = serde_json::from_str(&read(&whole.join("summary.json"))).expect("JSON");
+    let of = |name: &str| {
+        let all = summary["protections"].as_array().expect("an array");
+        all.iter().find(|p| p["name"] == name).expect("named in the study").clone()
+    };
+    let (open, noisy) = (of("unprotected"), of("noisy"));
+    let leak = |p: &serde_json::Value| p["similarity"]["leak"].as_f64().expect("a number");
+    assert!(leak(&open) > 0.3, "a linear encoder is easily read: {}", leak(&open));
+    assert!(leak(&open) > leak(&noisy) + 0.1, "noise protects: {} against {}", leak(&open), leak(&noisy));
+    assert_eq!(open["identified"]["top1"], 1.0);
+    assert!(open["blind_leak"].as_f64().expect("a number").abs() < 0.2);
+    assert!(noisy["guarantee"]["mu"].as_f64().expect("a number") > 0.0);
+    assert!(summary["assumptions"][0].as_str().expect("text").starts_with("toy:"));
+    // Exit 4 exactly when the attackers did not clear their bar.
+    assert_eq!(code == 0, summary["attacker_strong_enough"].as_bool().expect("a flag"));
+
+    // Killed twice on one thread, then resumed: the same bytes.
+    for cells in [3, 14] {
+        let mut child = stitchback(&["run", text(&study), "--out", text(&killed), "--threads", "1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let start = Instant::now();
+        let finished = || std::fs::read_dir(killed.join("cells")).map_or(0, Iterator::count);
+        while finished() < cells && start.elapsed() < Duration::from_mins(4) {
+            if child.try_wait().expect("a child can be asked").is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a killed child ends");
+    }
+    assert!(!killed.join("records.jsonl").exists(), "killed before its end");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&killed), "--threads", "1"]));
+    assert!(matches!(code, 0 | 4), "{code}: {stderr}");
+    for file in ["records.jsonl", "summary.json", "curves.jsonl"] {
+        assert!(read(&whole.join(file)) == read(&killed.join(file)), "{file} differs after kills on one thread");
+    }
+
+    // A third time there is nothing left to do, and the report says the same.
+    let before = read(&whole.join("report.html"));
+    let (_, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&whole)]));
+    assert!(stderr.contains("cells are finished"), "{stderr}");
+    assert_eq!(
+        read(&whole.join("report.html")).matches("<td").count(),
+        before.matches("<td").count(),
+        "the report is a function of the records"
+    );
+}
+
+#[test]
+fn a_malformed_study_lists_every_problem_and_exits_with_2() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(
+        folder.path(),
+        &TOY.replace("targets = 24", "targets = \"all\"").replace("kind = \"nearest\"", "kind = \"nearst\""),
+    );
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study)]));
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("line 7: `data.targets`"), "{stderr}");
+    assert!(stderr.contains("unknown attack kind `nearst`; did you mean `nearest`?"), "{stderr}");
+}
+
+#[test]
+fn a_missing_study_exits_with_2_and_names_it() {
+    let (code, stderr) = code_and_stderr(&run(&["run", "no-such-study.toml"]));
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("no-such-study.toml"), "{stderr}");
+}
+
+#[test]
+fn a_corpus_smaller_than_asked_exits_with_3_and_says_the_numbers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(folder.path(), &TOY.replace("auxiliary = 200", "auxiliary = 100000"));
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&folder.path().join("out"))]));
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("100000") && stderr.contains("auxiliary"), "{stderr}");
+}
+
+#[test]
+fn an_empty_corpus_exits_with_3() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(folder.path(), TOY);
+    let empty = folder.path().join("empty.txt");
+    write(&empty, "\n\n");
+    let out = folder.path().join("out");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--data", text(&empty), "--out", text(&out)]));
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("empty.txt"), "{stderr}");
+}
+
+#[test]
+fn an_unwritable_output_exits_with_3_and_names_the_remedy() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(folder.path(), TOY);
+    let out = study.join("below-a-file");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&out)]));
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("--out"), "{stderr}");
+}
+
+#[test]
+fn a_missing_asset_offline_exits_with_3_and_says_what_to_fetch() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(folder.path(), &TOY.replace("victim = \"toy\"", "victim = \"all-minilm-l6-v2\""));
+    let output = stitchback(&["run", text(&study), "--out", text(&folder.path().join("out"))])
+        .env("STITCHBACK_CACHE", folder.path().join("cache"))
+        .env("STITCHBACK_OFFLINE", "1")
+        .output()
+        .expect("the program starts");
+    let (code, stderr) = code_and_stderr(&output);
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("stitchback fetch all-minilm-l6-v2"), "{stderr}");
+}
+
+#[test]
+fn every_attack_stage_and_exit_code_is_explained() {
+    for topic in stitchback::attack::AttackConfig::KINDS {
+        assert!(run(&["explain", topic]).status.success(), "no explanation of {topic}");
+    }
+    for stage in stitchback::protect::StageConfig::examples() {
+        assert!(run(&["explain", stage.name()]).status.success(), "no explanation of {}", stage.name());
+    }
+}
+
+/// Real encoder, real news, closed forms only: minutes are for studies, not for tests.
+#[test]
+fn real_news_vectors_are_identified_and_read_above_the_floor() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(
+        folder.path(),
+        r#"
+schema = 1
+name = "real"
+[data]
+corpus = "bbc-news"
+targets = 60
+validation = 20
+auxiliary = 1500
+max_chars = 120
+[[protect]]
+name = "unprotected"
+pipeline = "identity"
+[[attack]]
+kind = "blind"
+steps = 2
+batch = 8
+[[attack]]
+kind = "constant"
+[[attack]]
+kind = "nearest"
+[[attack]]
+kind = "bag_of_words"
+"#,
+    );
+    let out = folder.path().join("out");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&out)]));
+    assert_eq!(code, 4, "no free-text attacker, so nothing may be called safe: {stderr}");
+    let records = read(&out.join("records.jsonl"));
+    let value = |attack: &str, metric: &str| {
+        let row = records
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"))
+            .find(|r| r["attack"] == attack && r["metric"] == metric)
+            .unwrap_or_else(|| panic!("{attack} {metric} is missing"));
+        (
+            row["low"].as_f64().expect("a bound"),
+            row["value"].as_f64().expect("a value"),
+            row["high"].as_f64().expect("a bound"),
+        )
+    };
+    assert!(value("identification", "identified_top1").1 >= 0.98);
+    assert!(value("nearest", "judge_leak").0 > 0.15, "retrieval reads news: {:?}", value("nearest", "judge_leak"));
+    let blind = value("blind", "judge_leak");
+    assert!(blind.0 <= 0.0 && 0.0 <= blind.2, "the blind attacker stands on the floor: {blind:?}");
+    assert!(value("constant", "judge_leak").1.abs() < 1e-9, "one answer for all is the floor by definition");
+}
