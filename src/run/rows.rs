@@ -4,7 +4,8 @@ use super::bench::Bench;
 use super::cell::Outcome;
 use super::record::{Direction, Row};
 use crate::Error;
-use crate::measure::statistics::{self, Design, Estimate, Table, Tail, Weights};
+use crate::measure::similarity::leak_statistic;
+use crate::measure::statistics::{self, Design, Estimate, Table, Tail};
 use crate::measure::{Context, MetricKind};
 use crate::seed;
 
@@ -74,8 +75,8 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
     };
     let (cosine, floor) = pair(outcome)?;
     let blind_pair = blind.map(pair).transpose()?;
-    let blind_leak = blind_pair.as_ref().and_then(|(c, f)| leak(c, f, &design.once()));
-    let interval = statistics::bootstrap(&|w| leak(&cosine, &floor, w), &design, &mut rng).map(|b| b.estimate(None));
+    let blind_leak = blind_pair.as_ref().and_then(|(c, f)| leak_statistic(c, f)(&design.once()));
+    let interval = statistics::bootstrap(&leak_statistic(&cosine, &floor), &design, &mut rng).map(|b| b.estimate(None));
     out.push(Row { floor: Some(0.0), blind: blind_leak, ..fill(row(&outcome.attack, &LEAK), interval) });
 
     // The tail: leaks of single targets, each against the mean floor.
@@ -104,12 +105,6 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         out.push(fill(row(&outcome.attack, &column), Some(*estimate)));
     }
     Ok(out)
-}
-
-/// The leak of weighted targets: `(s - f) / (1 - f)`; `None` without targets.
-pub(super) fn leak(cosine: &Table, floor: &Table, weights: &Weights) -> Option<f64> {
-    let (s, f) = (cosine.mean(weights)?, floor.mean(weights)?);
-    (f < 1.0).then(|| (s - f) / (1.0 - f))
 }
 
 /// The first `n` scores as a table of one seed; missing metrics give an empty one.

@@ -3,8 +3,8 @@
 use super::bench::Bench;
 use super::cell::{Outcome, Scores};
 use super::record::{Claim, Interval, ProtectionSummary, Ranked, Similarity, Strength, Summary, Utility};
-use super::rows::leak;
 use crate::Error;
+use crate::measure::similarity::{leak_above, leak_statistic};
 use crate::measure::statistics::{self, Design, Estimate, Table};
 use crate::seed;
 use crate::study::Study;
@@ -78,7 +78,7 @@ impl<'a> Arm<'a> {
         let tables = (self.table(|o| &o.test, "judge_cosine")?, self.table(|o| &o.floor, "judge_cosine")?);
         let (Some(cosine), Some(floor)) = tables else { return Ok(None) };
         let mut rng = seed::stream(0, &self.outcomes[0].id, "summary leak");
-        Ok(statistics::bootstrap(&|w| leak(&cosine, &floor, w), &self.design, &mut rng).map(|b| b.estimate(None)))
+        Ok(statistics::bootstrap(&leak_statistic(&cosine, &floor), &self.design, &mut rng).map(|b| b.estimate(None)))
     }
 
     /// The leak on validation targets, by which the worst attacker is chosen.
@@ -94,7 +94,7 @@ impl<'a> Arm<'a> {
                 }
             }
         }
-        (n > 0.0 && f < n).then(|| (s / n - f / n) / (1.0 - f / n))
+        if n > 0.0 { leak_above(s / n, f / n) } else { None }
     }
 }
 
