@@ -87,6 +87,7 @@ fn ours(shape: &Shape, steps: usize, folder: &Path) -> Result<String, Box<dyn Er
             null: &null,
             tokens: &tokens[step * per_step.0..][..per_step.0],
             lengths: &lengths,
+            given: &[],
         };
         losses.push(trainer.step(&batch)?.loss);
     }

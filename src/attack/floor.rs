@@ -38,7 +38,9 @@ impl Blind {
     /// The decoder that it trains, without a pairing to learn.
     pub fn decoder(&self) -> decoder::Decoder {
         let Self { steps, adapt_steps, batch } = *self;
-        decoder::Decoder { steps, adapt_steps, batch, samples: 1, ..decoder::Decoder::default() }
+        // A pretrained decoder reads vectors before it has seen a single one of ours: it would not be blind.
+        let pretrained = "none".to_owned();
+        decoder::Decoder { pretrained, steps, adapt_steps, batch, samples: 1, ..decoder::Decoder::default() }
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`text::nearest::Nearest`] | the attacker owns text like the target's, or the noise is strong | one product |
 //! | [`text::bag_of_words::BagOfWords`] | facts matter more than wording | one ridge regression |
 //! | [`text::decoder::Decoder`] | many targets, little time for each | a training for each protection |
+//! | [`text::corrector::Corrector`] | the decoder comes close: it reads its own guess and mends it | a second training, then a dozen queries a step |
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
@@ -86,7 +87,7 @@ impl Guess {
 }
 
 /// A learning curve or a budget curve, for the report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// What it shows, with the unit.
     pub title: String,
@@ -129,6 +130,18 @@ pub trait Inverter: Sync {
     /// One guess for each released row, in order. Rows are attacked independently of each other.
     fn invert(&self, released: &Embeddings, task: &str, progress: &dyn Progress) -> Result<Vec<Guess>, Error>;
 
+    /// Which pretrained attacker it started from, and what that one was trained on.
+    fn origin(&self) -> Option<String> {
+        None
+    }
+
+    /// `ln p(text | release) - ln p(text)` in nats for each row and its true text, by an attacker that models text.
+    ///
+    /// The evaluator asks this after the guesses are made; the answer never reaches the attacker.
+    fn log_odds(&self, _released: &Embeddings, _truths: &[&str]) -> Result<Option<Vec<f64>>, Error> {
+        Ok(None)
+    }
+
     /// Learning and budget curves, for the report.
     fn curves(&self) -> Vec<Curve> {
         Vec::new()
@@ -151,14 +164,16 @@ pub enum AttackConfig {
     BagOfWords(text::bag_of_words::BagOfWords),
     /// An embedding-conditioned language model, sampled and re-ranked.
     Decoder(text::decoder::Decoder),
+    /// A decoder that reads its own last guess.
+    Corrector(text::corrector::Corrector),
     /// Hill climbing by re-embedding.
     Search(text::search::Search),
 }
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 7] =
-        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "search"];
+    pub const KINDS: [&'static str; 8] =
+        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "corrector", "search"];
 
     /// One valid configuration of each kind.
     pub fn examples() -> Vec<Self> {
@@ -169,6 +184,7 @@ impl AttackConfig {
             Self::Nearest(text::nearest::Nearest::default()),
             Self::BagOfWords(text::bag_of_words::BagOfWords::default()),
             Self::Decoder(text::decoder::Decoder::default()),
+            Self::Corrector(text::corrector::Corrector::default()),
             Self::Search(text::search::Search::default()),
         ]
     }
@@ -182,6 +198,7 @@ impl AttackConfig {
             Self::Nearest(_) => "nearest",
             Self::BagOfWords(_) => "bag_of_words",
             Self::Decoder(_) => "decoder",
+            Self::Corrector(_) => "corrector",
             Self::Search(_) => "search",
         }
     }
@@ -193,6 +210,7 @@ impl AttackConfig {
             Self::Constant(_) | Self::Random(_) | Self::Nearest(_) => Vec::new(),
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
+            Self::Corrector(c) => c.check(),
             Self::Search(c) => c.check(),
         }
     }
@@ -206,6 +224,7 @@ impl AttackConfig {
             Self::Nearest(c) => Box::new(c),
             Self::BagOfWords(c) => Box::new(c),
             Self::Decoder(c) => Box::new(c),
+            Self::Corrector(c) => Box::new(c),
             Self::Search(c) => Box::new(c),
         }
     }
@@ -213,6 +232,7 @@ impl AttackConfig {
     /// How many targets it takes, where the study limits a costly attack to a declared subset; 0 means all.
     pub fn targets(&self) -> usize {
         match self {
+            Self::Corrector(c) => c.targets,
             Self::Search(c) => c.targets,
             _ => 0,
         }
@@ -225,8 +245,19 @@ impl AttackConfig {
 
     /// True for attackers that write text of their own; the strength bar is theirs to clear.
     pub fn is_free_text(&self) -> bool {
-        matches!(self, Self::Decoder(_) | Self::Search(_))
+        matches!(self, Self::Decoder(_) | Self::Corrector(_) | Self::Search(_))
     }
+}
+
+/// Writes a file of a trained attacker; it appears whole or not at all.
+pub(crate) fn keep(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    use std::io::Write;
+    let write = || {
+        let mut file = atomic_write_file::AtomicWriteFile::open(path)?;
+        file.write_all(bytes)?;
+        file.commit()
+    };
+    write().map_err(|source| Error::Workshop { path: path.display().to_string(), source })
 }
 
 /// Why an attack cannot run.
@@ -252,6 +283,16 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A folder with a pretrained attacker is not what it should be.
+    #[error(
+        "pretrained attacker `{folder}`: {why}; make it with `stitchback pretrain`, or write `pretrained = \"none\"`"
+    )]
+    Pretrained {
+        /// The folder.
+        folder: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The attacker's own tokenizer could not be trained or used.
     #[error("the attacker's tokenizer failed: {0}")]
     Tokenizer(String),
@@ -272,7 +313,7 @@ impl Error {
         match self {
             Error::Needs { .. } => Exit::Usage,
             Error::Interrupted => Exit::Interrupted,
-            Error::Workshop { .. } => Exit::Input,
+            Error::Workshop { .. } | Error::Pretrained { .. } => Exit::Input,
             Error::Tokenizer(_) => Exit::Internal,
             Error::Nn(e) => e.exit(),
             Error::Encode(e) => e.exit(),

@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod fetch;
 pub(crate) mod list;
+pub(crate) mod pretrain;
 pub(crate) mod protect;
 pub(crate) mod report;
 pub(crate) mod run;
@@ -18,6 +19,7 @@ use stitchback::{Error, Exit};
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     Run(run::Args),
+    Pretrain(pretrain::Args),
     Report(report::Args),
     Account(account::Args),
     Protect(protect::Args),
@@ -33,6 +35,7 @@ impl Verb {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
         match self {
             Self::Run(args) => run::run(&args),
+            Self::Pretrain(args) => pretrain::run(&args),
             Self::Report(args) => report::run(&args),
             Self::Account(args) => account::run(&args),
             Self::Protect(args) => protect::run(&args),

@@ -173,6 +173,11 @@ pub fn split(corpus: &Corpus, request: &SplitRequest) -> Result<Split, Error> {
     })
 }
 
+/// Every record that an attacker may own in any study of this corpus: what attackers are trained on ahead of all studies.
+pub fn auxiliary(corpus: &Corpus) -> Vec<usize> {
+    pools(corpus, &SplitRequest::default()).auxiliary
+}
+
 /// The side that the hash of the record's unit decides on.
 ///
 /// # Formula
@@ -321,6 +326,18 @@ mod tests {
             .map(String::from_utf8_lossy)
             .collect::<Vec<_>>()
             .join(" ")
+    }
+
+    #[test]
+    fn what_attackers_are_trained_on_ahead_of_all_studies_is_no_target_of_any() {
+        let corpus = toy();
+        let owned: BTreeSet<usize> = auxiliary(&corpus).into_iter().collect();
+        for seed in 0..5 {
+            let split =
+                split(&corpus, &SplitRequest { seed, ..request(80, 30, 100) }).expect("the toy is large enough");
+            assert!(split.targets.iter().chain(&split.validation).all(|i| !owned.contains(i)));
+            assert!(split.auxiliary.iter().all(|i| owned.contains(i)));
+        }
     }
 
     #[test]

@@ -365,6 +365,22 @@ impl Encoder for TextEncoder {
         }
         Embeddings::new(values, self.info.dim)
     }
+
+    fn words(&self) -> Vec<String> {
+        /// Shorter pieces are letters and abbreviations that any text of the language holds.
+        const SHORTEST: usize = 3;
+        let vocabulary = self.text.tokenizer.get_vocab(false);
+        // WordPiece marks the pieces that continue a word, SentencePiece those that begin one.
+        let begins = vocabulary.keys().any(|piece| piece.starts_with('\u{2581}'));
+        let mut words: Vec<String> = vocabulary
+            .into_keys()
+            .filter_map(|piece| if begins { piece.strip_prefix('\u{2581}').map(str::to_owned) } else { Some(piece) })
+            .filter(|word| word.len() >= SHORTEST && word.chars().all(char::is_alphabetic))
+            .collect();
+        words.sort_unstable();
+        words.dedup();
+        words
+    }
 }
 
 /// Cuts consecutive sentences into batches of nearly equal numbers of tokens, about [`BATCH_TOKENS`] each.

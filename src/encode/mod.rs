@@ -127,6 +127,12 @@ pub trait Encoder: Send + Sync {
     /// # Errors
     /// When a text cannot be tokenised or a vector is not finite.
     fn encode(&self, texts: &[&str]) -> Result<Embeddings, Error>;
+
+    /// Whole words of its tokenizer, sorted: public with the encoder, and a source of names that an attacker's own texts
+    /// may lack. Empty where the tokenizer has none.
+    fn words(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Opens the encoder called `name`: `toy` or `toy-judge`, or the sentence-transformers folder `dir`.

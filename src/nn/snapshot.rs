@@ -54,17 +54,41 @@ fn checksum<'a>(kind: &str, header: &str, tensors: impl Iterator<Item = (&'a str
     hasher.finalize().to_hex().to_string()
 }
 
+/// How numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precision {
+    /// Bit for bit.
+    Single,
+    /// Half the size, three digits: for finished models, never for checkpoints.
+    Half,
+}
+
 /// Writes a snapshot of `kind`; the file appears whole or not at all.
-pub(super) fn write(path: &Path, kind: &str, header: &impl Serialize, tensors: &[Tensor]) -> Result<(), Error> {
+pub(super) fn write(
+    path: &Path,
+    kind: &str,
+    header: &impl Serialize,
+    tensors: &[Tensor],
+    precision: Precision,
+) -> Result<(), Error> {
     let header = serde_json::to_string(header).map_err(|e| bad(path, e))?;
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|tensor| tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let pack = |data: &[f32]| -> Vec<u8> {
+        match precision {
+            Precision::Single => data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Precision::Half => data.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+        }
+    };
+    let dtype = match precision {
+        Precision::Single => Dtype::F32,
+        Precision::Half => Dtype::F16,
+    };
+    let bytes: Vec<Vec<u8>> = tensors.iter().map(|tensor| pack(tensor.data)).collect();
     let views = || tensors.iter().zip(&bytes);
     let checksum = checksum(kind, &header, views().map(|(t, b)| (t.name.as_str(), t.shape.as_slice(), b.as_slice())));
     let envelope = Envelope { kind: kind.to_owned(), header, checksum };
     let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&envelope).map_err(|e| bad(path, e))?)]);
     let views: Vec<(&str, TensorView)> = views()
-        .map(|(t, b)| Ok((t.name.as_str(), TensorView::new(Dtype::F32, t.shape.clone(), b)?)))
+        .map(|(t, b)| Ok((t.name.as_str(), TensorView::new(dtype, t.shape.clone(), b)?)))
         .collect::<Result<_, safetensors::SafeTensorError>>()
         .map_err(|e| bad(path, e))?;
     let file = safetensors::serialize(views, Some(metadata)).map_err(|e| bad(path, e))?;
@@ -78,7 +102,11 @@ pub(super) fn write(path: &Path, kind: &str, header: &impl Serialize, tensors: &
 
 /// Reads and verifies a snapshot of `kind`.
 pub(super) fn read(path: &Path, kind: &str) -> Result<Snapshot, Error> {
-    let bytes = std::fs::read(path).map_err(|e| bad(path, e))?;
+    parse(path, std::fs::read(path).map_err(|e| bad(path, e))?, kind)
+}
+
+/// Verifies the bytes of a snapshot of `kind`; `path` only names them in messages.
+pub(super) fn parse(path: &Path, bytes: Vec<u8>, kind: &str) -> Result<Snapshot, Error> {
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(path, e))?;
     let envelope = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
     let envelope = envelope.ok_or_else(|| bad(path, "it was not written by stitchback"))?;
@@ -106,12 +134,20 @@ impl Snapshot {
     pub(super) fn copy(&self, name: &str, shape: &[usize], out: &mut [f32]) -> Result<(), Error> {
         let tensors = SafeTensors::deserialize(&self.bytes).map_err(|e| self.bad(&e))?;
         let view = tensors.tensor(name).map_err(|e| self.bad(&e))?;
-        if view.dtype() != Dtype::F32 || view.shape() != shape {
-            return Err(self.bad(&format!("`{name}` is {:?} {:?}, not F32 {shape:?}", view.dtype(), view.shape())));
-        }
-        let (numbers, _) = view.data().as_chunks::<4>();
-        for (out, bytes) in out.iter_mut().zip(numbers) {
-            *out = f32::from_le_bytes(*bytes);
+        match view.dtype() {
+            Dtype::F32 if view.shape() == shape => {
+                for (out, bytes) in out.iter_mut().zip(view.data().as_chunks::<4>().0) {
+                    *out = f32::from_le_bytes(*bytes);
+                }
+            }
+            Dtype::F16 if view.shape() == shape => {
+                for (out, bytes) in out.iter_mut().zip(view.data().as_chunks::<2>().0) {
+                    *out = half::f16::from_le_bytes(*bytes).to_f32();
+                }
+            }
+            dtype => {
+                return Err(self.bad(&format!("`{name}` is {dtype:?} {:?}, not F32 {shape:?}", view.shape())));
+            }
         }
         Ok(())
     }

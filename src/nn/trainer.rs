@@ -208,7 +208,7 @@ impl Trainer {
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, Error> {
         let source = self.decoder.checked(batch)?;
         let key = self.rng.next_u64();
-        let loss = self.gradient(&source, batch.lengths, key);
+        let loss = self.gradient(&source, batch, key);
         let [first, second] = &mut self.shards;
         first
             .grads
@@ -227,7 +227,8 @@ impl Trainer {
     }
 
     /// Leaves each shard's gradient in its arena and returns the loss.
-    fn gradient(&mut self, source: &Source, lengths: &[usize], key: u64) -> f64 {
+    fn gradient(&mut self, source: &Source, batch: &Batch, key: u64) -> f64 {
+        let lengths = batch.lengths;
         let config = self.decoder.config();
         let total: usize = (0..lengths.len()).map(|i| source.rows(config, i)).sum();
         let (mut cut, mut rows) = (0, 0);
@@ -235,7 +236,7 @@ impl Trainer {
             rows += source.rows(config, cut);
             cut += 1;
         }
-        let weight = 1.0 / lengths.iter().sum::<usize>() as f32;
+        let weight = 1.0 / batch.predicted() as f32;
         let smoothing = self.training.label_smoothing;
         let noise = (config.dropout > 0.0).then_some(Noise { rate: config.dropout, key });
         let decoder = &self.decoder;
@@ -291,7 +292,7 @@ impl Trainer {
         for (name, data) in [("adamw.m", &self.m), ("adamw.v", &self.v), ("ema", &self.ema)] {
             tensors.push(snapshot::Tensor { name: name.to_owned(), shape: vec![data.len()], data });
         }
-        snapshot::write(path, "training checkpoint", &header, &tensors)
+        snapshot::write(path, "training checkpoint", &header, &tensors, snapshot::Precision::Single)
     }
 
     /// Continues from [`Trainer::save_checkpoint`]: the next steps are the same, bit for bit.
@@ -349,6 +350,7 @@ mod tests {
         null: Vec<bool>,
         tokens: Vec<u32>,
         lengths: Vec<usize>,
+        given: Vec<usize>,
     }
 
     impl Data {
@@ -361,11 +363,17 @@ mod tests {
                 row[len - 1] = config.eos;
             }
             let cond = (0..b * config.cond_dim).map(|_| rng.random_range(-1.5..1.5)).collect();
-            Data { cond, null: (0..b).map(|i| i % 4 == 1).collect(), tokens, lengths }
+            Data { cond, null: (0..b).map(|i| i % 4 == 1).collect(), tokens, lengths, given: Vec::new() }
         }
 
         fn batch(&self) -> Batch<'_> {
-            Batch { cond: &self.cond, null: &self.null, tokens: &self.tokens, lengths: &self.lengths }
+            Batch {
+                cond: &self.cond,
+                null: &self.null,
+                tokens: &self.tokens,
+                lengths: &self.lengths,
+                given: &self.given,
+            }
         }
     }
 
@@ -377,16 +385,19 @@ mod tests {
     fn gradient(trainer: &mut Trainer, data: &Data, key: u64) -> (f64, Vec<f32>) {
         let batch = data.batch();
         let source = trainer.decoder.checked(&batch).expect("valid");
-        let loss = trainer.gradient(&source, &data.lengths, key);
+        let loss = trainer.gradient(&source, &batch, key);
         let [a, b] = &trainer.shards;
         (loss, a.grads.iter().zip(&b.grads).map(|(a, b)| a + b).collect())
     }
 
     #[test]
     fn every_parameter_group_matches_finite_differences() {
-        for (tied, dropout) in [(true, 0.0), (false, 0.25)] {
+        for (tied, dropout, reads) in [(true, 0.0, false), (false, 0.25, false), (true, 0.0, true)] {
             let config = DecoderConfig { dropout, tied, ..small() };
-            let data = Data::new(&config, 9, 3);
+            let mut data = Data::new(&config, 9, 3);
+            if reads {
+                data.given = data.lengths.iter().map(|len| len / 2).collect();
+            }
             let mut t = trainer(&config, Training { label_smoothing: 0.05, ..Training::default() });
             // Small initial weights would hide mistakes behind small gradients.
             let mut rng = seed::stream(1, "trainer tests", "spread");

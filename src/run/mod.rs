@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod cell;
 pub mod estimate;
+pub mod pretrain;
 pub mod provenance;
 pub mod record;
 pub mod rows;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// Texts whose vectors are at least this close are near-duplicates, wherever they come from.
-const NEAR_DUPLICATE: f32 = 0.95;
+pub(super) const NEAR_DUPLICATE: f32 = 0.95;
 
 /// Everything that a study names, opened.
 pub struct Materials {
@@ -59,8 +59,8 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     let texts = |indices: &[usize]| corpus.texts(indices);
     let held_out: Vec<usize> = split.targets.iter().chain(&split.validation).copied().collect();
     watch.message(&format!("encoding {} records with {}", held_out.len() + split.auxiliary.len(), study.encode.victim));
-    let own = encode(victim.as_ref(), &texts(&split.auxiliary), watch)?;
-    let theirs = encode(victim.as_ref(), &texts(&held_out), watch)?;
+    let own = vectors(victim.as_ref(), &texts(&split.auxiliary), watch)?;
+    let theirs = vectors(victim.as_ref(), &texts(&held_out), watch)?;
     let close = duplicate::drop_close(&theirs, &own, NEAR_DUPLICATE);
     let kept: Vec<usize> = (0..own.len()).filter(|i| close.binary_search(i).is_err()).collect();
     split.auxiliary = kept.iter().map(|&i| split.auxiliary[i]).collect();
@@ -90,7 +90,7 @@ pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -
 }
 
 /// Vectors of a list of texts, from the cache where they are there; a toy's are not worth keeping.
-fn encode(encoder: &dyn Encoder, texts: &[&str], watch: &dyn Watch) -> Result<Embeddings, Error> {
+pub(super) fn vectors(encoder: &dyn Encoder, texts: &[&str], watch: &dyn Watch) -> Result<Embeddings, Error> {
     /// Texts between two signs of progress.
     const WAVE: usize = 2048;
     if encoder.info().toy {
@@ -126,9 +126,9 @@ impl Materials {
         let side = |name, indices: &[usize], judges: &[Box<dyn Encoder>]| -> Result<Side, Error> {
             let records = records(indices);
             let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
-            let clean = encode(self.victim.as_ref(), &texts, watch)?;
+            let clean = vectors(self.victim.as_ref(), &texts, watch)?;
             let judged: Vec<Embeddings> =
-                judges.iter().map(|j| encode(j.as_ref(), &texts, watch)).collect::<Result<_, _>>()?;
+                judges.iter().map(|j| vectors(j.as_ref(), &texts, watch)).collect::<Result<_, _>>()?;
             Ok(Side::new(name, records, &topics, clean, judged))
         };
         let bench = Bench {

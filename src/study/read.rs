@@ -199,6 +199,7 @@ impl<'t> Reader<'t> {
             "constant" => AttackConfig::Constant(self.table(table, &place)),
             "random" => AttackConfig::Random(self.table(table, &place)),
             "nearest" => AttackConfig::Nearest(self.table(table, &place)),
+            "corrector" => AttackConfig::Corrector(self.table(table, &place)),
             "bag_of_words" => AttackConfig::BagOfWords(self.table(table, &place)),
             "decoder" => AttackConfig::Decoder(self.table(table, &place)),
             "search" => AttackConfig::Search(self.table(table, &place)),

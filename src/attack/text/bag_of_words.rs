@@ -1,6 +1,6 @@
 //! Which words stand in the text: one ridge regression, no order.
 
-use super::lexicon::{self, Lexicon};
+use super::lexicon::{self, Lexicon, Reach};
 use crate::attack::{Attack, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
 use rayon::prelude::*;
@@ -55,7 +55,10 @@ impl Attack for BagOfWords {
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
         let adaptation = Adaptation::fit(view)?;
-        Ok(Box::new(Fitted { lexicon: Lexicon::fit(view, &adaptation, self.vocabulary)?, words: self.words }))
+        Ok(Box::new(Fitted {
+            lexicon: Lexicon::fit(view, &adaptation, self.vocabulary, Reach::Seen)?,
+            words: self.words,
+        }))
     }
 }
 

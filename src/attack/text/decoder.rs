@@ -1,14 +1,16 @@
 //! An embedding-conditioned language model that writes candidates, re-ranked by re-embedding.
 
+use super::corrector::Reading;
+use super::kept::{self, Kept as Pretrained};
 use super::tokenizer::{Bpe, END};
-use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
+use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation, keep};
 use crate::encode::Embeddings;
 use crate::nn::{Batch, Decoder as Model, DecoderConfig, Prefix, Sampling, Trainer, Training};
 use crate::seed;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::Path;
 
 /// Trains a prefix language model on clean vectors and then on fresh releases of the pipeline, samples candidates and keeps the one that the
 /// released vector explains best.
@@ -22,6 +24,9 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Decoder {
+    /// Where training starts: `auto` takes the attacker that the project keeps for the victim, if there is one; `none`
+    /// starts from nothing; else a folder of `stitchback pretrain`. A kept attacker brings its own shape and tokenizer.
+    pub pretrained: String,
     /// Training steps on clean vectors, shared by all protections.
     pub steps: usize,
     /// Further steps on fresh releases of each protection.
@@ -53,6 +58,7 @@ pub struct Decoder {
 impl Default for Decoder {
     fn default() -> Self {
         Self {
+            pretrained: "auto".to_owned(),
             steps: 1000,
             adapt_steps: 200,
             batch: 128,
@@ -134,6 +140,14 @@ impl Inverter for Fitted<'_> {
             .collect()
     }
 
+    fn origin(&self) -> Option<String> {
+        self.writer.origin()
+    }
+
+    fn log_odds(&self, released: &Embeddings, truths: &[&str]) -> Result<Option<Vec<f64>>, Error> {
+        self.writer.log_odds(&self.adaptation, released, truths).map(Some)
+    }
+
     fn curves(&self) -> Vec<Curve> {
         self.writer.curves.clone()
     }
@@ -163,7 +177,11 @@ pub struct Writer {
     tokenizer: Bpe,
     params: Decoder,
     curves: Vec<Curve>,
+    origin: Option<String>,
 }
+
+/// Share of the learning rate that a pretrained model is tuned with.
+const TUNING: f64 = 0.25;
 
 impl Writer {
     /// Trains on clean vectors, then on fresh releases of the view's pipeline.
@@ -177,22 +195,85 @@ impl Writer {
         pairing: Pairing,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
-        let common = Decoder { adapt_steps: 0, samples: 0, temperature: 0.0, ..params.clone() };
-        let name = format!("{}\u{0}{pairing:?}\u{0}{common:?}\u{0}v2", view.inputs);
-        let clean = Course { view, params, pairing, source: Source::Clean, steps: params.steps, lr: params.lr };
-        let base = clean.run(&name, None, progress)?;
+        let kept = Pretrained::find(&params.pretrained, view.encoder.info())?;
+        let origin = kept.as_ref().map(Pretrained::origin);
+        let pretrained = kept.as_ref().map_or_else(String::new, |k| k.record.weights.clone());
+        let common = Decoder { pretrained, adapt_steps: 0, samples: 0, temperature: 0.0, ..params.clone() };
+        let name = format!("{}\u{0}{pairing:?}\u{0}{common:?}\u{0}v3", view.inputs);
+        let lr = if kept.is_some() { TUNING * params.lr } else { params.lr };
+        let clean = Course { view, params, pairing, source: Source::Clean, steps: params.steps, lr };
+        let start = kept.map(|k| Learned { model: k.model, tokenizer: k.tokenizer, curves: Vec::new() });
+        let base = clean.run(&name, start, None, progress)?;
         if view.pipeline.is_identity() || params.adapt_steps == 0 {
-            return Ok(Self::new(base, params));
+            return Ok(Self::new(base, params, origin));
         }
         let name = format!("{name}\u{0}{}\u{0}{}", view.fingerprint, params.adapt_steps);
         let source = Source::Released(adaptation);
-        let adapting = Course { source, steps: params.adapt_steps, lr: 0.5 * params.lr, ..clean };
-        Ok(Self::new(adapting.run(&name, Some(base), progress)?, params))
+        let adapting = Course { source, steps: params.adapt_steps, lr: 0.5 * lr, ..clean };
+        Ok(Self::new(adapting.run(&name, Some(base), None, progress)?, params, origin))
     }
 
-    fn new(learned: Learned, params: &Decoder) -> Self {
+    fn new(learned: Learned, params: &Decoder, origin: Option<String>) -> Self {
         let Learned { model, tokenizer, curves } = learned;
-        Self { model, tokenizer, params: params.clone(), curves }
+        Self { model, tokenizer, params: params.clone(), curves, origin }
+    }
+
+    /// Which pretrained attacker it started from.
+    pub fn origin(&self) -> Option<String> {
+        self.origin.clone()
+    }
+
+    /// The weights as f16 and the tokenizer, as files of `folder`.
+    pub fn keep(&self, folder: &Path) -> Result<(), Error> {
+        self.model.save_half(&folder.join(kept::WEIGHTS))?;
+        keep(&folder.join(kept::TOKENIZER), self.tokenizer.to_json()?.as_bytes())
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(super) fn config(&self) -> &DecoderConfig {
+        self.model.config()
+    }
+
+    /// A second tokenizer of the same kind.
+    pub(super) fn tokenizer(&self) -> Result<Bpe, Error> {
+        Bpe::from_json(self.tokenizer.to_json()?.as_bytes())
+    }
+
+    /// A text as pieces with the end mark, cut to what the model takes.
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        ended(&self.tokenizer, text, self.max_len())
+    }
+
+    /// Pieces as a text.
+    pub(super) fn decode(&self, pieces: &[u32]) -> Result<String, Error> {
+        self.tokenizer.decode(pieces)
+    }
+
+    /// Trained parameters.
+    pub fn parameters(&self) -> usize {
+        self.model.parameters()
+    }
+
+    /// Longest text that the model takes.
+    fn max_len(&self) -> usize {
+        self.model.config().max_len_tokens
+    }
+
+    /// `ln p(text | row) - ln p(text)` for each row and text; see [`Inverter::log_odds`].
+    pub fn log_odds(&self, adaptation: &Adaptation, released: &Embeddings, truths: &[&str]) -> Result<Vec<f64>, Error> {
+        let sequences = self.sequences(truths)?;
+        let slices: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        let inputs = condition(adaptation.denoise(released));
+        let given = self.model.log_probs(Prefix::Rows(inputs.values()), &slices)?;
+        let plain = self.model.log_probs(Prefix::Null, &slices)?;
+        Ok(given.into_iter().zip(plain).map(|(given, plain)| given - plain).collect())
+    }
+
+    fn sequences(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Error> {
+        texts.iter().map(|text| self.encode(text)).collect()
     }
 
     /// Samples candidates for each released row, without duplicates.
@@ -217,8 +298,7 @@ impl Writer {
                     let mut rng = seed::stream(seed, task, &format!("samples {i}"));
                     let row = inputs.row(i);
                     let how = Sampling { temperature: self.params.temperature, top_p: 0.95, ..Sampling::default() };
-                    let sampled =
-                        self.model.sample(row, self.params.samples, &how, self.params.max_len_tokens, &mut rng)?;
+                    let sampled = self.model.sample(row, self.params.samples, &how, self.max_len(), &mut rng)?;
                     let mut seen = std::collections::BTreeSet::new();
                     let mut candidates = Vec::with_capacity(sampled.len());
                     for h in sampled.into_iter().flatten() {
@@ -243,10 +323,7 @@ impl Writer {
         released: Option<&[f32]>,
         texts: &[&str],
     ) -> Result<Vec<f64>, Error> {
-        let sequences = texts
-            .iter()
-            .map(|text| ended(&self.tokenizer, text, self.params.max_len_tokens))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let sequences = self.sequences(texts)?;
         let input = match released {
             Some(row) => Some(condition(adaptation.denoise(&Embeddings::new(row.to_vec(), row.len())?))),
             None => None,
@@ -263,15 +340,15 @@ impl Writer {
 }
 
 /// A trained model with its tokenizer and what its training looked like.
-struct Learned {
-    model: Model,
-    tokenizer: Bpe,
-    curves: Vec<Curve>,
+pub(super) struct Learned {
+    pub(super) model: Model,
+    pub(super) tokenizer: Bpe,
+    pub(super) curves: Vec<Curve>,
 }
 
 /// What stands before the texts while training.
 #[derive(Clone, Copy)]
-enum Source<'a> {
+pub(super) enum Source<'a> {
     /// The clean vectors.
     Clean,
     /// Fresh releases, denoised.
@@ -280,18 +357,25 @@ enum Source<'a> {
 
 /// One training from start to end.
 #[derive(Clone, Copy)]
-struct Course<'a> {
-    view: &'a View<'a>,
-    params: &'a Decoder,
-    pairing: Pairing,
-    source: Source<'a>,
-    steps: usize,
-    lr: f64,
+pub(super) struct Course<'a> {
+    pub(super) view: &'a View<'a>,
+    pub(super) params: &'a Decoder,
+    pub(super) pairing: Pairing,
+    pub(super) source: Source<'a>,
+    pub(super) steps: usize,
+    pub(super) lr: f64,
 }
 
 impl Course<'_> {
     /// Trains `from` on (or a new model), or takes the finished one from the workshop.
-    fn run(&self, name: &str, from: Option<Learned>, progress: &dyn Progress) -> Result<Learned, Error> {
+    /// With a `reading`, each text stands behind a draft of it.
+    pub(super) fn run(
+        &self,
+        name: &str,
+        from: Option<Learned>,
+        reading: Option<&Reading>,
+        progress: &dyn Progress,
+    ) -> Result<Learned, Error> {
         let key = blake3::hash(name.as_bytes()).to_hex()[..20].to_owned();
         let key = format!("{key}-{}", self.view.seed);
         let file = |suffix: &str| self.view.workshop.join(format!("decoder-{key}{suffix}"));
@@ -308,7 +392,10 @@ impl Course<'_> {
             Some(learned) => (Some(learned.model), learned.tokenizer, learned.curves),
             None => (None, Bpe::train(self.texts(), self.params.vocabulary)?, Vec::new()),
         };
-        let pieces = self.pieces(&tokenizer)?;
+        let max_len = start.as_ref().map_or(self.params.max_len_tokens, |model| model.config().max_len_tokens);
+        // A draft and its correction share the room.
+        let max_len = if reading.is_some() { max_len / 2 } else { max_len };
+        let pieces = self.pieces(&tokenizer, max_len)?;
         let checkpoint = file(".checkpoint");
         let mut trainer = match Trainer::resume(&checkpoint) {
             Ok(trainer) => trainer,
@@ -320,7 +407,7 @@ impl Course<'_> {
         points.retain(|p| p.0 <= trainer.steps() as f64);
 
         let (held_out, texts) = self.hold_out(pieces.len());
-        let feed = Feed { course: *self, pieces: &pieces, key: &key };
+        let feed = Feed { course: *self, pieces: &pieces, key: &key, reading };
         let validation = feed.validation(&held_out)?;
         let per_epoch = (texts.len() / self.params.batch).max(1);
         let mark = (self.steps / 12).max(1);
@@ -371,8 +458,7 @@ impl Course<'_> {
     }
 
     /// Every auxiliary text as pieces, cut to length, the end mark behind it.
-    fn pieces(&self, tokenizer: &Bpe) -> Result<Vec<Vec<u32>>, Error> {
-        let max_len = self.params.max_len_tokens;
+    fn pieces(&self, tokenizer: &Bpe, max_len: usize) -> Result<Vec<Vec<u32>>, Error> {
         self.view.auxiliary.par_iter().map(|r| ended(tokenizer, &r.text, max_len)).collect()
     }
 
@@ -395,7 +481,8 @@ impl Course<'_> {
             lr: self.lr,
             warmup_steps: (self.steps / 10).clamp(1, 200) as u64,
             total_steps: self.steps as u64,
-            ema_decay: 0.99,
+            // A long training averages over more steps.
+            ema_decay: if self.steps > 4000 { 0.999 } else { 0.99 },
             ..Training::default()
         };
         Ok(Trainer::new(model, training, seed::stream(self.view.seed, key, "train"))?)
@@ -438,21 +525,12 @@ struct Kept {
     curves: Vec<Curve>,
 }
 
-fn keep(path: &PathBuf, bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write;
-    let write = || {
-        let mut file = atomic_write_file::AtomicWriteFile::open(path)?;
-        file.write_all(bytes)?;
-        file.commit()
-    };
-    write().map_err(|source| Error::Workshop { path: path.display().to_string(), source })
-}
-
 /// Training batches: which texts, beside which fresh releases.
 struct Feed<'a> {
     course: Course<'a>,
     pieces: &'a [Vec<u32>],
     key: &'a str,
+    reading: Option<&'a Reading<'a>>,
 }
 
 struct OwnedBatch {
@@ -460,11 +538,12 @@ struct OwnedBatch {
     null: Vec<bool>,
     tokens: Vec<u32>,
     lengths: Vec<usize>,
+    given: Vec<usize>,
 }
 
 impl OwnedBatch {
     fn as_batch(&self) -> Batch<'_> {
-        Batch { cond: &self.cond, null: &self.null, tokens: &self.tokens, lengths: &self.lengths }
+        Batch { cond: &self.cond, null: &self.null, tokens: &self.tokens, lengths: &self.lengths, given: &self.given }
     }
 }
 
@@ -515,16 +594,25 @@ impl Feed<'_> {
     }
 
     fn pack(&self, texts: &[usize], vectors: &Embeddings, null: Vec<bool>) -> OwnedBatch {
-        let width = texts.iter().map(|&i| self.pieces[i].len()).max().unwrap_or(1);
+        let draft = |i: usize| self.reading.map_or(&[][..], |reading| reading.draft(i));
+        let length = |i: usize| draft(i).len() + self.pieces[i].len();
+        let width = texts.iter().map(|&i| length(i)).max().unwrap_or(1);
         let mut tokens = vec![END; texts.len() * width];
         for (row, &i) in tokens.chunks_exact_mut(width).zip(texts) {
-            row[..self.pieces[i].len()].copy_from_slice(&self.pieces[i]);
+            let (read, rest) = row.split_at_mut(draft(i).len());
+            read.copy_from_slice(draft(i));
+            rest[..self.pieces[i].len()].copy_from_slice(&self.pieces[i]);
         }
+        let cond = texts.iter().flat_map(|&i| match self.reading {
+            Some(reading) => reading.inputs(i, vectors.row(i)),
+            None => vectors.row(i).to_vec(),
+        });
         OwnedBatch {
-            cond: texts.iter().flat_map(|&i| vectors.row(i).iter().copied()).collect(),
+            cond: cond.collect(),
             null,
             tokens,
-            lengths: texts.iter().map(|&i| self.pieces[i].len()).collect(),
+            lengths: texts.iter().map(|&i| length(i)).collect(),
+            given: texts.iter().map(|&i| draft(i).len()).collect(),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::words;
 use crate::attack::{Error, View, adapt::Adaptation, linear};
-use crate::encode::Embeddings;
+use crate::encode::{Cached, Embeddings};
 use crate::nn::kernel::{Layout, dot, matmul};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Words of the auxiliary texts with a linear reader from vectors to words.
 ///
@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, HashMap};
 /// For word `w` with indicator `b_w` (1 in texts that hold it) the ridge regression on protected vectors is
 /// `r_w(y) = (y - m)' (S + (s^2 + l) I)^-1 cov(x, b_w)`, and the evidence is the z-score `r_w / sd(r_w)` weighted by how
 /// well the reader predicts the word at all.
+///
+/// Words that no auxiliary text holds ([`Reach::Beyond`]) are read too: a second ridge regression, over the words that
+/// are known, predicts from a word's own vector `e(w)` where the texts that hold it lie.
 pub struct Lexicon {
     surface: Vec<String>,
     index: HashMap<String, u32>,
@@ -19,12 +22,26 @@ pub struct Lexicon {
     mean: Vec<f32>,
     /// `(V, d)`: the regression coefficients of each word, scaled to unit standard deviation of the reading.
     reader: Vec<f32>,
+    /// `(V, d)`: where the texts that hold a word lie, shrunk towards the mean of all texts for rare words.
+    centroid: Vec<f32>,
     dim: usize,
 }
 
+/// Which words a [`Lexicon`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of the auxiliary texts.
+    Seen,
+    /// Also the whole words of the encoder's own vocabulary: names that the auxiliary texts happen to lack.
+    Beyond,
+}
+
+/// Texts without a word that its centroid is mixed with: what a word seen once says of its place is mostly noise.
+const SHRINKAGE: f32 = 4.0;
+
 impl Lexicon {
     /// Counts the words of the view's texts and fits the reader; the `limit` most frequent words are kept.
-    pub fn fit(view: &View, adaptation: &Adaptation, limit: usize) -> Result<Self, Error> {
+    pub fn fit(view: &View, adaptation: &Adaptation, limit: usize, reach: Reach) -> Result<Self, Error> {
         let mut forms: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
         for record in view.auxiliary {
             for (at, word) in words::split(&record.text).into_iter().enumerate() {
@@ -46,6 +63,14 @@ impl Lexicon {
             .collect();
         ranked.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
         ranked.truncate(limit);
+        let known = ranked.len();
+        if reach == Reach::Beyond {
+            let keys: BTreeSet<&str> = ranked.iter().map(|(key, _, _)| key.as_str()).collect();
+            let unseen: Vec<String> =
+                view.encoder.words().into_iter().filter(|word| !keys.contains(words::key(word).as_str())).collect();
+            // A word that so many texts lack is a name more often than not.
+            ranked.extend(unseen.into_iter().map(|word| (words::key(&word), words::capitalised(&word), 0)));
+        }
         let index: HashMap<String, u32> =
             ranked.iter().enumerate().map(|(i, (key, _, _))| (key.clone(), i as u32)).collect();
 
@@ -66,6 +91,16 @@ impl Lexicon {
                     *s += x - m as f32;
                 }
             }
+        }
+        let surface: Vec<String> = ranked.into_iter().map(|(_, form, _)| form).collect();
+        let mut offset: Vec<f32> = sums
+            .chunks_exact(d)
+            .zip(&count)
+            .flat_map(|(sum, &n)| sum.iter().map(move |s| s / (n as f32 + SHRINKAGE)))
+            .collect();
+        if known < v {
+            place(view, &surface, &count, known, &mut offset)?;
+            sums[known * d..].copy_from_slice(&offset[known * d..]);
         }
         let trace: f64 = (0..d).map(|i| cov[i * d + i]).sum();
         linear::add_to_diagonal(&mut cov, d, adaptation.sigma().powi(2) + 0.02 * trace / d as f64 + 1e-9);
@@ -92,14 +127,16 @@ impl Lexicon {
                 *value /= sd;
             }
         }
-        Ok(Self {
-            surface: ranked.into_iter().map(|(_, form, _)| form).collect(),
-            index,
-            count,
-            mean: mean.into_iter().map(|m| m as f32).collect(),
-            reader,
-            dim: d,
-        })
+        let mean: Vec<f32> = mean.into_iter().map(|m| m as f32).collect();
+        for row in offset.chunks_exact_mut(d) {
+            row.iter_mut().zip(&mean).for_each(|(o, m)| *o += m);
+        }
+        Ok(Self { surface, index, count, mean, reader, centroid: offset, dim: d })
+    }
+
+    /// Where the texts that hold word `w` lie.
+    pub fn centroid(&self, w: u32) -> &[f32] {
+        &self.centroid[w as usize * self.dim..][..self.dim]
     }
 
     /// How many words there are.
@@ -139,6 +176,45 @@ impl Lexicon {
         matmul(&mut out, &self.reader, Layout::Plain, direction, Layout::Plain, self.len(), self.dim, 1, false);
         out
     }
+}
+
+/// Predicts the offsets of the words from `known` on, which no text holds, from the vectors of the words themselves.
+fn place(view: &View, surface: &[String], count: &[u32], known: usize, offset: &mut [f32]) -> Result<(), Error> {
+    /// Words with fewer texts say little about how a word's own vector and its texts' vectors belong together.
+    const SEEN: u32 = 3;
+    /// More words than this do not change the map.
+    const TEACHERS: usize = 6000;
+    /// Of the mean variance of a coordinate; the map has as many inputs as outputs and few thousand examples.
+    const RIDGE: f64 = 0.3;
+    let d = view.clean.dim();
+    let teachers: Vec<usize> = (0..known).filter(|&w| count[w] >= SEEN).take(TEACHERS).collect();
+    if teachers.is_empty() {
+        return Ok(());
+    }
+    let asked: Vec<&str> = teachers.iter().copied().chain(known..surface.len()).map(|w| surface[w].as_str()).collect();
+    // All attackers of a run ask for the same words.
+    let own = Cached::new(view.encoder, view.workshop).encode_records(&asked)?;
+    let (taught, new) = own.values().split_at(teachers.len() * d);
+    let (mean, mut cov) = linear::moments(&Embeddings::new(taught.to_vec(), d)?);
+    let centre = |rows: &[f32]| -> Vec<f32> {
+        rows.chunks_exact(d).flat_map(|row| row.iter().zip(&mean).map(|(v, m)| v - *m as f32)).collect()
+    };
+    let places: Vec<f32> = teachers.iter().flat_map(|&w| offset[w * d..(w + 1) * d].iter().copied()).collect();
+    let mut map = linear::cross(&centre(taught), &places, teachers.len(), d, d);
+    let trace: f64 = (0..d).map(|i| cov[i * d + i]).sum();
+    linear::add_to_diagonal(&mut cov, d, RIDGE * trace / d as f64 + 1e-9);
+    let factor = linear::Cholesky::new(&cov, d)
+        .ok_or_else(|| Error::Needs { attack: "search", what: "word vectors with a finite covariance".to_owned() })?;
+    let mut column = vec![0.0; d];
+    for j in 0..d {
+        (0..d).for_each(|i| column[i] = map[i * d + j] / teachers.len() as f64);
+        factor.solve(&mut column);
+        (0..d).for_each(|i| map[i * d + j] = column[i]);
+    }
+    let map: Vec<f32> = map.into_iter().map(|v| v as f32).collect();
+    let n = surface.len() - known;
+    matmul(&mut offset[known * d..], &centre(new), Layout::Plain, &map, Layout::Plain, n, d, d, false);
+    Ok(())
 }
 
 /// The `k` largest scores with their positions, best first; the lower position wins ties.

@@ -2,7 +2,10 @@
 
 pub mod bag_of_words;
 pub mod bigrams;
+pub mod corrector;
+pub mod crops;
 pub mod decoder;
+pub mod kept;
 pub mod lexicon;
 pub mod nearest;
 pub mod search;

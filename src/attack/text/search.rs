@@ -2,7 +2,7 @@
 
 use super::bigrams::{Bigrams, EDGE};
 use super::decoder::{Candidate, Decoder, Pairing, Writer};
-use super::lexicon::{self, Lexicon};
+use super::lexicon::{self, Lexicon, Reach};
 use super::words;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
@@ -90,41 +90,10 @@ impl Attack for Search {
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
         let adaptation = Adaptation::fit(view)?;
         let writer = Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?;
-        let lexicon = Lexicon::fit(view, &adaptation, 12_000)?;
+        let lexicon = Lexicon::fit(view, &adaptation, 12_000, Reach::Beyond)?;
         let bigrams = Bigrams::fit(view.auxiliary.iter().map(|r| r.text.as_str()));
-        let centroids = Centroids::fit(view, &lexicon);
         let params = self.clone();
-        Ok(Box::new(Fitted { view, adaptation, writer, lexicon, bigrams, centroids, params }))
-    }
-}
-
-/// Mean vector of the texts that hold a word, shrunk towards the mean of all texts for rare words.
-struct Centroids {
-    rows: Embeddings,
-}
-
-impl Centroids {
-    fn fit(view: &View, lexicon: &Lexicon) -> Self {
-        const PRIOR: f32 = 4.0;
-        let d = view.clean.dim();
-        let (mean, _) = crate::attack::linear::moments(view.clean);
-        let mut sums: Vec<f32> = (0..lexicon.len()).flat_map(|_| mean.iter().map(|&m| PRIOR * m as f32)).collect();
-        let mut counts = vec![PRIOR; lexicon.len()];
-        for (record, row) in view.auxiliary.iter().zip(view.clean.rows()) {
-            let present: BTreeSet<u32> = words::split(&record.text).iter().filter_map(|w| lexicon.find(w)).collect();
-            for w in present {
-                counts[w as usize] += 1.0;
-                for (sum, v) in sums[w as usize * d..(w as usize + 1) * d].iter_mut().zip(row) {
-                    *sum += v;
-                }
-            }
-        }
-        for (row, n) in sums.chunks_exact_mut(d).zip(counts) {
-            for v in row {
-                *v /= n;
-            }
-        }
-        Self { rows: Embeddings::new(sums, d).expect("means of finite rows are finite") }
+        Ok(Box::new(Fitted { view, adaptation, writer, lexicon, bigrams, params }))
     }
 }
 
@@ -134,7 +103,6 @@ struct Fitted<'a> {
     writer: Writer,
     lexicon: Lexicon,
     bigrams: Bigrams,
-    centroids: Centroids,
     params: Search,
 }
 
@@ -183,6 +151,10 @@ impl Inverter for Fitted<'_> {
                 Ok(guess)
             })
             .collect()
+    }
+
+    fn origin(&self) -> Option<String> {
+        self.writer.origin()
     }
 
     fn curves(&self) -> Vec<Curve> {
@@ -395,7 +367,7 @@ impl Scene {
 
     /// How far the texts that hold a word lie in the direction that is still missing.
     fn pull(&self, search: &Fitted, word: Option<u32>) -> f32 {
-        word.map_or(0.0, |w| dot(search.centroids.rows.row(w as usize), &self.tangent))
+        word.map_or(0.0, |w| dot(search.lexicon.centroid(w), &self.tangent))
     }
 
     /// First-order change of the score when `words[from..to]` gives way to `with`.
@@ -427,7 +399,7 @@ fn render(words: &[String]) -> String {
     }
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(p, q)| f64::from(*p) * f64::from(*q)).sum::<f64>();
     let norm = (dot(a, a) * dot(b, b)).sqrt();
     if norm > 0.0 { dot(a, b) / norm } else { 0.0 }

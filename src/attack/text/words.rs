@@ -54,6 +54,12 @@ pub fn is_word(element: &str) -> bool {
     element.chars().any(char::is_alphanumeric)
 }
 
+/// A word with a capital at its start.
+pub fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// The form under which a lexicon files a word.
 pub fn key(word: &str) -> String {
     word.to_lowercase()

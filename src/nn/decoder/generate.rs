@@ -76,11 +76,13 @@ struct Buffers {
 }
 
 impl<'a> Session<'a> {
-    /// Reads the prefixes: `n` hypotheses, none of which has a token yet.
+    /// Reads the prefixes, and behind each of them the tokens `given`: `n` hypotheses, none of which has a token of its own
+    /// yet.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `prefix` does not hold `n` conditioning vectors.
-    pub fn start(decoder: &'a Decoder, prefix: Prefix, n: usize) -> Result<Session<'a>, Error> {
+    /// [`Error::Shape`] when `prefix` does not hold `n` conditioning vectors, or when `given` is too long or holds an
+    /// unknown token.
+    pub fn start(decoder: &'a Decoder, prefix: Prefix, given: &[u32], n: usize) -> Result<Session<'a>, Error> {
         let config = &decoder.config;
         let (got, want) = match prefix {
             Prefix::Null => (0, 0),
@@ -90,26 +92,27 @@ impl<'a> Session<'a> {
         if got != want {
             return Err(Error::Shape(format!("the prefix has {got} numbers, {want} are needed for {n} hypotheses")));
         }
-        let (d, slots) = (config.d_model, config.slots);
+        // The target behind what is read is never looked at; any token will do.
+        let read: Vec<u32> = given.iter().copied().chain([config.eos]).collect();
+        decoder.check_text(&read)?;
+        let (d, filled) = (config.d_model, config.slots + given.len());
         let size = config.positions() * d;
         let mut session = Session {
             decoder,
             live: n,
-            position: slots,
+            position: filled,
             keys: vec![vec![0.0; n * size]; config.layers],
             values: vec![vec![0.0; n * size]; config.layers],
             spare: Vec::new(),
             logits: vec![0.0; n * config.vocab],
             buffers: Buffers::default(),
         };
-        // The target of a prefix alone is never read; any token will do.
-        let unread: &[u32] = &[config.eos];
-        let texts = vec![unread; n];
-        let source = Source { prefix, null: &[], texts: Texts::Slices(&texts) };
+        let (texts, lengths) = (vec![&read[..]; n], vec![given.len(); n]);
+        let source = Source { prefix, null: &[], given: &lengths, texts: Texts::Slices(&texts) };
         let Session { keys, values, logits, .. } = &mut session;
         Workspace::default().start(decoder, &source, n, logits, |layer, qkv| {
             let caches = keys[layer].chunks_exact_mut(size).zip(values[layer].chunks_exact_mut(size));
-            for ((keys, values), qkv) in caches.zip(qkv.chunks_exact(3 * slots * d)) {
+            for ((keys, values), qkv) in caches.zip(qkv.chunks_exact(3 * filled * d)) {
                 let positions = keys.chunks_exact_mut(d).zip(values.chunks_exact_mut(d));
                 for ((key, value), qkv) in positions.zip(qkv.chunks_exact(3 * d)) {
                     key.copy_from_slice(&qkv[d..2 * d]);
@@ -361,20 +364,26 @@ impl Decoder {
             .collect();
         let groups: Vec<Vec<Hypothesis>> = jobs
             .par_chunks(GROUP)
-            .map(|jobs| self.sample_group(jobs, how, max_len_tokens))
+            .map(|jobs| self.sample_group(jobs, &[], how, max_len_tokens))
             .collect::<Result<_, Error>>()?;
         let mut all = groups.into_iter().flatten();
         let rows = cond.len() / self.config.cond_dim;
         Ok((0..rows).map(|_| all.by_ref().take(n).collect()).collect())
     }
 
-    fn sample_group(&self, jobs: &[(&[f32], u64)], how: &Sampling, max_len: usize) -> Result<Vec<Hypothesis>, Error> {
+    fn sample_group(
+        &self,
+        jobs: &[(&[f32], u64)],
+        given: &[u32],
+        how: &Sampling,
+        max_len: usize,
+    ) -> Result<Vec<Hypothesis>, Error> {
         let cond: Vec<f32> = jobs.iter().flat_map(|(row, _)| *row).copied().collect();
-        let mut session = Session::start(self, Prefix::Rows(&cond), jobs.len())?;
+        let mut session = Session::start(self, Prefix::Rows(&cond), given, jobs.len())?;
         let mut rngs: Vec<_> = jobs.iter().map(|&(_, key)| seed::Stream::seed_from_u64(key)).collect();
         let mut texts = vec![Hypothesis { tokens: Vec::new(), log_prob: 0.0, finished: false }; jobs.len()];
         let mut live: Vec<usize> = (0..jobs.len()).collect();
-        let (vocab, max_len) = (self.config.vocab, max_len.min(self.config.max_len_tokens));
+        let (vocab, max_len) = (self.config.vocab, max_len.min(self.config.max_len_tokens - given.len()));
         let (mut order, mut row) = (Vec::new(), Vec::new());
         for step in 1..=max_len {
             let (mut kept, mut next, mut still) = (Vec::new(), Vec::new(), Vec::new());
@@ -419,17 +428,39 @@ impl Decoder {
         let width = width.max(1);
         let groups: Vec<Vec<Vec<Hypothesis>>> = rows
             .par_chunks((GROUP / width).max(1))
-            .map(|rows| self.beam_group(rows, width, max_len_tokens))
+            .map(|rows| self.beam_group(rows, &[], width, max_len_tokens))
             .collect::<Result<_, Error>>()?;
         Ok(groups.into_iter().flatten().collect())
     }
 
-    fn beam_group(&self, rows: &[&[f32]], width: usize, max_len: usize) -> Result<Vec<Vec<Hypothesis>>, Error> {
-        let mut session = Session::start(self, Prefix::Rows(&rows.concat()), rows.len())?;
+    /// The likeliest continuations of the tokens `given` behind one conditioning vector, best first; see
+    /// [`Decoder::beam`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `cond` is not one row, or `given` is too long or holds an unknown token.
+    pub fn beam_after(
+        &self,
+        cond: &[f32],
+        given: &[u32],
+        width: usize,
+        max_len_tokens: usize,
+    ) -> Result<Vec<Hypothesis>, Error> {
+        let mut found = self.beam_group(&[cond], given, width.max(1), max_len_tokens)?;
+        Ok(found.pop().unwrap_or_default())
+    }
+
+    fn beam_group(
+        &self,
+        rows: &[&[f32]],
+        given: &[u32],
+        width: usize,
+        max_len: usize,
+    ) -> Result<Vec<Vec<Hypothesis>>, Error> {
+        let mut session = Session::start(self, Prefix::Rows(&rows.concat()), given, rows.len())?;
         let empty = Hypothesis { tokens: Vec::new(), log_prob: 0.0, finished: false };
         let mut live: Vec<(usize, Hypothesis)> = (0..rows.len()).map(|row| (row, empty.clone())).collect();
         let mut done: Vec<Vec<Hypothesis>> = vec![Vec::new(); rows.len()];
-        let (vocab, max_len) = (self.config.vocab, max_len.min(self.config.max_len_tokens).max(1));
+        let (vocab, max_len) = (self.config.vocab, max_len.min(self.config.max_len_tokens - given.len()).max(1));
         let mut order = Vec::new();
         for step in 1..=max_len {
             let mut wider: Vec<Vec<(f64, usize, u32)>> = vec![Vec::new(); rows.len()];

@@ -132,6 +132,15 @@ pub struct Batch<'a> {
     pub tokens: &'a [u32],
     /// Tokens of each text, the end-of-text token included.
     pub lengths: &'a [usize],
+    /// Leading tokens of each text that are read and not predicted; empty means none.
+    pub given: &'a [usize],
+}
+
+impl Batch<'_> {
+    /// Tokens that are predicted, of all texts together.
+    pub(super) fn predicted(&self) -> usize {
+        self.lengths.iter().sum::<usize>() - self.given.iter().sum::<usize>()
+    }
 }
 
 /// What the prefix is made of, for texts that are scored.
@@ -181,6 +190,24 @@ impl Decoder {
         Ok(Decoder { config, layout, weights })
     }
 
+    /// Takes over every parameter of `other` that has the same name and shape here; of the positions, those behind the
+    /// prefix, as far as both have them. The rest keeps its own start.
+    pub fn adopt(&mut self, other: &Decoder) {
+        let own = self.layout.parts.clone();
+        for part in &own {
+            if let Some(like) = other.layout.parts.iter().find(|p| p.name == part.name && p.shape == part.shape) {
+                part.span.of_mut(&mut self.weights).copy_from_slice(like.span.slice(&other.weights));
+            }
+        }
+        if self.config.d_model == other.config.d_model {
+            let behind = |c: &DecoderConfig| c.slots * c.d_model;
+            let from = &other.layout.position.slice(&other.weights)[behind(&other.config)..];
+            let to = &mut self.layout.position.of_mut(&mut self.weights)[behind(&self.config)..];
+            let shared = from.len().min(to.len());
+            to[..shared].copy_from_slice(&from[..shared]);
+        }
+    }
+
     /// The shape.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
@@ -193,17 +220,30 @@ impl Decoder {
 
     /// Writes the weights and the configuration as one safetensors file.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        snapshot::write(path, "decoder", &self.config, &self.tensors())
+        snapshot::write(path, "decoder", &self.config, &self.tensors(), snapshot::Precision::Single)
     }
 
-    /// Reads what [`Decoder::save`] wrote.
+    /// Like [`Decoder::save`] at half the size: f16, three significant digits.
+    pub fn save_half(&self, path: &Path) -> Result<(), Error> {
+        snapshot::write(path, "decoder", &self.config, &self.tensors(), snapshot::Precision::Half)
+    }
+
+    /// Reads what [`Decoder::save`] or [`Decoder::save_half`] wrote.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the file is missing, damaged, of another kind, or does not fit its configuration.
     pub fn load(path: &Path) -> Result<Decoder, Error> {
         let file = snapshot::read(path, "decoder")?;
-        let config: DecoderConfig = file.header()?;
-        Decoder::from_snapshot(config, &file)
+        Decoder::from_snapshot(file.header()?, &file)
+    }
+
+    /// Like [`Decoder::load`] from bytes that are in memory; `name` stands for them in messages.
+    ///
+    /// # Errors
+    /// As for [`Decoder::load`].
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Decoder, Error> {
+        let file = snapshot::parse(Path::new(name), bytes, "decoder")?;
+        Decoder::from_snapshot(file.header()?, &file)
     }
 
     pub(super) fn from_snapshot(config: DecoderConfig, file: &snapshot::Snapshot) -> Result<Decoder, Error> {
@@ -248,7 +288,7 @@ impl Decoder {
     pub fn loss(&self, batch: &Batch) -> Result<f64, Error> {
         let source = self.checked(batch)?;
         let per_text = self.score(&source, batch.lengths.len());
-        Ok(-per_text.iter().sum::<f64>() / batch.lengths.iter().sum::<usize>() as f64)
+        Ok(-per_text.iter().sum::<f64>() / batch.predicted() as f64)
     }
 
     /// Log-probability of each text in nats; a text counts as complete when it ends with the end-of-text token.
@@ -271,7 +311,7 @@ impl Decoder {
         for text in texts {
             self.check_text(text)?;
         }
-        Ok(self.score(&pass::Source { prefix, null: &[], texts: pass::Texts::Slices(texts) }, texts.len()))
+        Ok(self.score(&pass::Source { prefix, null: &[], given: &[], texts: pass::Texts::Slices(texts) }, texts.len()))
     }
 
     fn score(&self, source: &pass::Source, texts: usize) -> Vec<f64> {
@@ -297,12 +337,18 @@ impl Decoder {
                 b * self.config.cond_dim
             )));
         }
+        if !batch.given.is_empty() && batch.given.len() != b {
+            return Err(Error::Shape(format!("{} `given` lengths for a batch of {b}", batch.given.len())));
+        }
+        if let Some((&given, &len)) = batch.given.iter().zip(batch.lengths).find(|(given, len)| given >= len) {
+            return Err(Error::Shape(format!("of a text of {len} tokens, {given} are given: none is left to predict")));
+        }
         for (row, &len) in batch.tokens.chunks_exact(t.max(1)).zip(batch.lengths) {
             let text = row.get(..len).ok_or_else(|| Error::Shape(format!("a text of {len} tokens in rows of {t}")))?;
             self.check_text(text)?;
         }
         let texts = pass::Texts::Padded { tokens: batch.tokens, t, lengths: batch.lengths };
-        Ok(pass::Source { prefix: Prefix::Rows(batch.cond), null: batch.null, texts })
+        Ok(pass::Source { prefix: Prefix::Rows(batch.cond), null: batch.null, given: batch.given, texts })
     }
 
     fn check_text(&self, text: &[u32]) -> Result<(), Error> {
@@ -362,7 +408,7 @@ mod tests {
             let texts: Vec<Vec<u32>> = (0..7).map(|_| (0..12).map(|_| rng.random_range(0..41)).collect()).collect();
             let slices: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
             let whole = decoder.log_probs(prefix, &slices).expect("scores");
-            let mut session = Session::start(&decoder, prefix, 7).expect("a session");
+            let mut session = Session::start(&decoder, prefix, &[], 7).expect("a session");
             let mut sums = [0.0; 7];
             for at in 0..12 {
                 for ((sum, z), text) in sums.iter_mut().zip(session.logits().chunks_exact(41)).zip(&texts) {
@@ -380,15 +426,39 @@ mod tests {
     }
 
     #[test]
+    fn given_tokens_are_read_and_not_predicted() {
+        let decoder = decoder();
+        let mut rng = seed::stream(5, "decoder tests", "given");
+        let cond: Vec<f32> = (0..5).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let text: Vec<u32> = (0..9).map(|_| rng.random_range(0..41)).collect();
+        let (given, rest) = text.split_at(4);
+        let mut session = Session::start(&decoder, Prefix::Shared(&cond), given, 2).expect("a session");
+        let mut sum = 0.0;
+        for (at, &token) in rest.iter().enumerate() {
+            sum += log_softmax(&session.logits()[41..], token);
+            if at + 1 < rest.len() {
+                session.step(&[token; 2]).expect("room");
+            }
+        }
+        let batch = Batch { cond: &cond, null: &[false], tokens: &text, lengths: &[9], given: &[4] };
+        let loss = decoder.loss(&batch).expect("a loss");
+        assert!((loss + sum / 5.0).abs() < 1e-5, "{loss} against {}", -sum / 5.0);
+        let best = &decoder.beam_after(&cond, given, 3, 5).expect("texts")[0];
+        assert!(best.tokens.len() <= 5);
+        assert!(decoder.loss(&Batch { given: &[9], ..batch }).is_err(), "nothing is left to predict");
+        assert!(Session::start(&decoder, Prefix::Null, &[0; 12], 1).is_err(), "no room is left to write");
+    }
+
+    #[test]
     fn reordered_hypotheses_keep_their_past() {
         let decoder = decoder();
-        let mut session = Session::start(&decoder, Prefix::Null, 3).expect("a session");
+        let mut session = Session::start(&decoder, Prefix::Null, &[], 3).expect("a session");
         session.step(&[4, 5, 6]).expect("room");
         let before = session.logits().to_vec();
         session.reorder(&[2, 0, 0, 1, 2]);
         assert_eq!(session.logits()[..41], before[82..]);
         session.step(&[9; 5]).expect("room");
-        let mut straight = Session::start(&decoder, Prefix::Null, 1).expect("a session");
+        let mut straight = Session::start(&decoder, Prefix::Null, &[], 1).expect("a session");
         straight.step(&[6]).expect("room");
         straight.step(&[9]).expect("room");
         for (a, b) in session.logits()[4 * 41..].iter().zip(straight.logits()) {
@@ -419,7 +489,7 @@ mod tests {
             row[..text.len()].copy_from_slice(text);
         }
         let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
-        let batch = Batch { cond: &cond, null: &[false; 300], tokens: &padded, lengths: &lengths };
+        let batch = Batch { cond: &cond, null: &[false; 300], tokens: &padded, lengths: &lengths, given: &[] };
         let loss = decoder.loss(&batch).expect("a loss");
         assert!((loss + all.iter().sum::<f64>() / tokens as f64).abs() < 1e-12);
     }
@@ -437,7 +507,7 @@ mod tests {
         let plain = Sampling::default();
         let drawn = draw(&plain);
         assert_eq!(drawn, draw(&plain));
-        let session = Session::start(&decoder, Prefix::Shared(&cond), 1).expect("a session");
+        let session = Session::start(&decoder, Prefix::Shared(&cond), &[], 1).expect("a session");
         let z = session.logits();
         // 41 binomial counts of 4,000 draws, each within 4.5 standard deviations: false alarm below 3e-4.
         for token in 0..41 {

@@ -21,6 +21,8 @@ pub(in crate::nn) struct Source<'a> {
     pub(in crate::nn) prefix: Prefix<'a>,
     /// Samples whose prefix is the null one; empty means none.
     pub(in crate::nn) null: &'a [bool],
+    /// Leading tokens of each text that are read and not predicted; empty means none.
+    pub(in crate::nn) given: &'a [usize],
     pub(in crate::nn) texts: Texts<'a>,
 }
 
@@ -41,6 +43,15 @@ impl<'a> Source<'a> {
 
     pub(in crate::nn) fn rows(&self, config: &DecoderConfig, sample: usize) -> usize {
         config.slots + self.text(sample).len() - 1
+    }
+
+    fn given(&self, sample: usize) -> usize {
+        self.given.get(sample).copied().unwrap_or(0)
+    }
+
+    /// Tokens of a text that are predicted.
+    fn predicted(&self, sample: usize) -> usize {
+        self.text(sample).len() - self.given(sample)
     }
 
     fn is_null(&self, sample: usize) -> bool {
@@ -84,7 +95,7 @@ impl Iterator for Chunks<'_> {
         {
             chunk.samples.end += 1;
             chunk.rows += self.source.rows(self.config, sample);
-            chunk.targets += self.source.text(sample).len();
+            chunk.targets += self.source.predicted(sample);
         }
         self.first_row += chunk.rows;
         (!chunk.samples.is_empty()).then_some(chunk)
@@ -226,8 +237,8 @@ impl Workspace {
         let moments = grow(&mut self.moments_final, chunk.targets);
         let (mut row, mut out) = (0, 0);
         for sample in chunk.samples.clone() {
-            let (t, len) = (source.rows(config, sample), source.text(sample).len());
-            let x = &self.last[(row + config.slots - 1) * d..(row + t) * d];
+            let (t, len) = (source.rows(config, sample), source.predicted(sample));
+            let x = &self.last[(row + t - len) * d..(row + t) * d];
             let (y, moments) = (&mut normed[out * d..(out + len) * d], &mut moments[out..out + len]);
             norm_forward(x, layout.norm_final, w, y, moments);
             row += t;
@@ -259,7 +270,7 @@ impl Workspace {
                     *row = a + b;
                 }
             }
-            self.targets.extend_from_slice(text);
+            self.targets.extend_from_slice(&text[source.given(sample)..]);
         }
         if let Some((dropout, first)) = dropout {
             dropout.apply_in_place(first, x);
@@ -301,14 +312,15 @@ impl Workspace {
             .samples
             .clone()
             .map(|sample| {
-                let len = source.text(sample).len();
+                let len = source.predicted(sample);
                 at += len;
                 each[at - len..at].iter().sum()
             })
             .collect()
     }
 
-    /// Logits after the prefix of every sample and what the layers hold for it: `take(layer, qkv)`.
+    /// Logits after the prefix of every sample, and after its given tokens, of which all samples have as many; and what
+    /// the layers hold for them: `take(layer, qkv)`.
     pub(super) fn start(
         &mut self,
         decoder: &Decoder,
@@ -317,8 +329,9 @@ impl Workspace {
         logits: &mut [f32],
         mut take: impl FnMut(usize, &[f32]),
     ) {
-        let (d, slots, vocab) = (decoder.config.d_model, decoder.config.slots, decoder.config.vocab);
-        let chunk = Chunk { samples: 0..samples, rows: samples * slots, targets: samples, first_row: 0 };
+        let (d, vocab) = (decoder.config.d_model, decoder.config.vocab);
+        let rows = if samples == 0 { 0 } else { samples * source.rows(&decoder.config, 0) };
+        let chunk = Chunk { samples: 0..samples, rows, targets: samples, first_row: 0 };
         self.forward(decoder, source, &chunk, None);
         let output = decoder.layout.output.slice(&decoder.weights);
         matmul(logits, &self.final_normed, Plain, output, Transposed, samples, d, vocab, false);
@@ -371,8 +384,8 @@ impl Workspace {
         dx.fill(0.0);
         let (mut row, mut out) = (0, 0);
         for sample in chunk.samples.clone() {
-            let (t, len) = (source.rows(config, sample), source.text(sample).len());
-            let at = (row + config.slots - 1) * d..(row + t) * d;
+            let (t, len) = (source.rows(config, sample), source.predicted(sample));
+            let at = (row + t - len) * d..(row + t) * d;
             let (moments, dy) = (&self.moments_final[out..out + len], &self.d_final[out * d..(out + len) * d]);
             norm_backward(&self.last[at.clone()], layout.norm_final, w, moments, dy, &mut dx[at], grads);
             row += t;

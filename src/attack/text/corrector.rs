@@ -1,0 +1,374 @@
+//! A decoder that reads its own last attempt: what the vector says, what the attempt's vector says, and the difference.
+
+use super::decoder::{Course, Decoder, Learned, Pairing, Source, Writer};
+use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
+use crate::encode::Embeddings;
+use crate::nn::{Decoder as Model, DecoderConfig};
+use crate::seed;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Corrects a guess step by step: each step reads the released vector, the vector of the present guess, their difference and
+/// the guess itself, and writes better guesses, which are embedded again.
+///
+/// # Formula
+/// `h_(t+1) = argmax_h log p(y | e(h))` over the beam of `p(h | y, e(h_t), y - e(h_t), h_t)`, the best so far kept.
+///
+/// # Source
+/// Morris et al. 2023 (the corrector of vec2text). Differs: hypotheses for training come from decoders that have not seen the
+/// text (trained on the other documents), because a corrector that trains on guesses for known texts learns guesses that
+/// are too good; conditioned on the Wiener-denoised release, scored with the noise-aware likelihood.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Corrector {
+    /// Targets it attacks, as a declared subset; 0 for all.
+    pub targets: usize,
+    /// The decoder that writes the first guess; the corrector starts from its weights.
+    pub decoder: Decoder,
+    /// Parts of the auxiliary documents; each part's hypotheses come from a decoder trained on the others.
+    pub folds: usize,
+    /// Training steps of each of those decoders.
+    pub fold_steps: usize,
+    /// Training steps of the corrector.
+    pub steps: usize,
+    /// Texts in a step.
+    pub batch: usize,
+    /// Prefix positions, shared by the three vectors.
+    pub slots: usize,
+    /// Correction steps for each target.
+    pub rounds: usize,
+    /// Guesses kept from step to step, and written for each of them.
+    pub beam: usize,
+    /// `false` hides the vector of the present guess: what is left is the decoder with a text to copy from.
+    pub feedback: bool,
+}
+
+impl Default for Corrector {
+    fn default() -> Self {
+        Self {
+            targets: 0,
+            decoder: Decoder::default(),
+            folds: 2,
+            fold_steps: 500,
+            steps: 1500,
+            batch: 64,
+            slots: 12,
+            rounds: 8,
+            beam: 4,
+            feedback: true,
+        }
+    }
+}
+
+impl Corrector {
+    /// Every parameter that is out of range.
+    pub fn check(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (ok, what) in [
+            (
+                self.folds >= 2,
+                "`folds` must be at least 2: hypotheses must come from decoders that have not seen the text",
+            ),
+            (self.fold_steps >= 1, "`fold_steps` must be at least 1"),
+            (self.steps >= 1, "`steps` must be at least 1"),
+            (self.batch >= 2, "`batch` must be at least 2"),
+            (self.slots >= 1, "`slots` must be at least 1"),
+            (self.rounds >= 1, "`rounds` must be at least 1"),
+            (self.beam >= 1, "`beam` must be at least 1"),
+        ] {
+            if !ok {
+                problems.push(what.to_owned());
+            }
+        }
+        problems.extend(self.decoder.check().into_iter().map(|p| format!("decoder: {p}")));
+        problems
+    }
+}
+
+impl Attack for Corrector {
+    fn needs(&self) -> Knowledge {
+        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true }
+    }
+
+    fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
+        let adaptation = Adaptation::fit(view)?;
+        let writer = Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?;
+        let drafts = self.drafts(view, &adaptation, progress)?;
+        let (model, curve) = self.train(view, &adaptation, &writer, &drafts, progress)?;
+        let mut curves = writer.curves().to_vec();
+        curves.push(curve);
+        Ok(Box::new(Fitted { view, adaptation, writer, model, params: self.clone(), curves }))
+    }
+}
+
+/// One hypothesis for each auxiliary text, with its vector, and the fold whose decoder did not see the text.
+struct Drafts {
+    texts: Vec<String>,
+    vectors: Embeddings,
+}
+
+/// The fold of a document: decided by its name, so that all texts of a document lie in one.
+pub fn fold(document: &str, folds: usize) -> usize {
+    blake3::hash(document.as_bytes()).as_bytes()[1] as usize % folds.max(1)
+}
+
+impl Corrector {
+    /// A hypothesis for every auxiliary text, from a decoder that was tuned on the documents of the other folds only.
+    fn drafts(&self, view: &View, adaptation: &Adaptation, progress: &dyn Progress) -> Result<Drafts, Error> {
+        let mut texts = vec![String::new(); view.auxiliary.len()];
+        // What a decoder of the fold sees at test time is a fresh release; so is what its hypotheses are written from.
+        let released = adaptation.draw("corrector hypotheses")?;
+        for number in 0..self.folds {
+            let (own, others): (Vec<usize>, Vec<usize>) =
+                (0..texts.len()).partition(|&i| fold(&view.auxiliary[i].document, self.folds) == number);
+            if own.is_empty() || others.is_empty() {
+                return Err(Error::Needs {
+                    attack: "corrector",
+                    what: format!("auxiliary texts of at least {} documents", 8 * self.folds),
+                });
+            }
+            let records: Vec<_> = others.iter().map(|&i| view.auxiliary[i].clone()).collect();
+            let clean = view.clean.select(&others);
+            let strata: Vec<u32> = others.iter().map(|&i| view.strata[i]).collect();
+            let part = View {
+                auxiliary: &records,
+                clean: &clean,
+                strata: &strata,
+                inputs: format!("{} without fold {number} of {}", view.inputs, self.folds),
+                fingerprint: format!("{} without fold {number} of {}", view.fingerprint, self.folds),
+                ..*view
+            };
+            let params = Decoder {
+                steps: self.fold_steps,
+                adapt_steps: self.decoder.adapt_steps.min(self.fold_steps),
+                samples: 1,
+                temperature: 0.5,
+                ..self.decoder.clone()
+            };
+            let fitted = Adaptation::fit(&part)?;
+            let writer = Writer::train(&part, &fitted, &params, Pairing::True, progress)?;
+            let task = format!("{} drafts of fold {number}", view.fingerprint);
+            let written = writer.candidates(&fitted, &released.select(&own), view.seed, &task, progress)?;
+            for (&i, candidates) in own.iter().zip(written) {
+                texts[i] = candidates.into_iter().next().map_or_else(String::new, |c| c.text);
+            }
+        }
+        let strings: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let vectors = crate::encode::Cached::new(view.encoder, view.workshop).encode_records(&strings)?;
+        Ok(Drafts { texts, vectors })
+    }
+
+    /// Trains the corrector from the writer's weights, or takes the finished one from the workshop.
+    fn train(
+        &self,
+        view: &View,
+        adaptation: &Adaptation,
+        writer: &Writer,
+        drafts: &Drafts,
+        progress: &dyn Progress,
+    ) -> Result<(Model, Curve), Error> {
+        let params = Decoder { steps: self.steps, batch: self.batch, unconditional: 0.0, ..self.decoder.clone() };
+        let source = if view.pipeline.is_identity() { Source::Clean } else { Source::Released(adaptation) };
+        // The writer was tuned already, but the corrector learns to read inputs that no writer knows.
+        let lr = 0.5 * self.decoder.lr;
+        let course = Course { view, params: &params, pairing: Pairing::True, source, steps: self.steps, lr };
+        let learned = Self { targets: 0, rounds: 0, beam: 0, ..self.clone() };
+        let origin = writer.origin();
+        let name = format!("corrector\u{0}{}\u{0}{learned:?}\u{0}{origin:?}\u{0}v1", view.fingerprint);
+        let start = Learned { model: self.start(view, writer)?, tokenizer: writer.tokenizer()?, curves: Vec::new() };
+        let tokens = drafts.texts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
+        let reading = Reading { drafts: tokens, vectors: &drafts.vectors, feedback: self.feedback };
+        let mut learned = course.run(&name, Some(start), Some(&reading), progress)?;
+        let mut curve = learned.curves.pop().unwrap_or_default();
+        curve.title = "held-out loss of the corrector (nats a piece)".to_owned();
+        Ok((learned.model, curve))
+    }
+
+    /// The writer's weights in a model that reads three vectors and a guess.
+    fn start(&self, view: &View, writer: &Writer) -> Result<Model, Error> {
+        let like = writer.config();
+        let config = DecoderConfig {
+            cond_dim: 3 * like.cond_dim,
+            slots: self.slots,
+            max_len_tokens: 2 * like.max_len_tokens,
+            ..like.clone()
+        };
+        let mut model = Model::new(config, &mut seed::stream(view.seed, &view.fingerprint, "corrector init"))?;
+        model.adopt(writer.model());
+        Ok(model)
+    }
+}
+
+/// What stands before a text that is to be corrected, while training: its draft, and the draft's vector.
+pub(super) struct Reading<'a> {
+    drafts: Vec<Vec<u32>>,
+    vectors: &'a Embeddings,
+    feedback: bool,
+}
+
+impl Reading<'_> {
+    /// The pieces that are read before text `i`: its draft with the end mark.
+    pub(super) fn draft(&self, i: usize) -> &[u32] {
+        &self.drafts[i]
+    }
+
+    /// The three vectors of text `i`, given its denoised release.
+    pub(super) fn inputs(&self, i: usize, target: &[f32]) -> Vec<f32> {
+        three(target, self.vectors.row(i), self.feedback)
+    }
+}
+
+/// `[e, e_h, e - e_h]` with coordinates of about one; without feedback the last two are zero.
+fn three(target: &[f32], guess: &[f32], feedback: bool) -> Vec<f32> {
+    let d = target.len();
+    let unit = |v: &[f32]| -> Vec<f32> {
+        let norm = v.iter().map(|v| v * v).sum::<f32>().sqrt();
+        v.iter().map(|v| if norm > 0.0 { v / norm } else { 0.0 }).collect()
+    };
+    let (e, h) = (unit(target), unit(guess));
+    let scale = (d as f32).sqrt();
+    let mut out = Vec::with_capacity(3 * d);
+    out.extend(e.iter().map(|v| v * scale));
+    if feedback {
+        out.extend(h.iter().map(|v| v * scale));
+        out.extend(e.iter().zip(&h).map(|(e, h)| (e - h) * scale));
+    } else {
+        out.resize(3 * d, 0.0);
+    }
+    out
+}
+
+struct Fitted<'a> {
+    view: &'a View<'a>,
+    adaptation: Adaptation<'a>,
+    writer: Writer,
+    model: Model,
+    params: Corrector,
+    curves: Vec<Curve>,
+}
+
+/// A guess under way.
+#[derive(Clone)]
+struct Attempt {
+    text: String,
+    vector: Vec<f32>,
+    score: f64,
+}
+
+impl Inverter for Fitted<'_> {
+    fn invert(&self, released: &Embeddings, task: &str, progress: &dyn Progress) -> Result<Vec<Guess>, Error> {
+        let written = self.writer.candidates(&self.adaptation, released, self.view.seed, task, progress)?;
+        let denoised = self.adaptation.denoise(released);
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        (0..released.len())
+            .into_par_iter()
+            .map(|i| {
+                if progress.is_interrupted() {
+                    return Err(Error::Interrupted);
+                }
+                let starts = written[i].iter().map(|c| c.text.clone()).collect();
+                let guess = self.correct(released.row(i), denoised.row(i), starts)?;
+                let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+                progress.update(n, released.len(), "targets corrected");
+                Ok(guess)
+            })
+            .collect()
+    }
+
+    fn origin(&self) -> Option<String> {
+        self.writer.origin()
+    }
+
+    fn curves(&self) -> Vec<Curve> {
+        self.curves.clone()
+    }
+}
+
+impl Fitted<'_> {
+    fn correct(&self, y: &[f32], denoised: &[f32], starts: Vec<String>) -> Result<Guess, Error> {
+        let mut seen = BTreeSet::new();
+        let mut queries = 0;
+        let mut beam = self.embed(y, starts, &mut seen, &mut queries)?;
+        let mut trace = Vec::new();
+        for _ in 0..self.params.rounds {
+            rank(&mut beam, self.params.beam);
+            let Some(best) = beam.first() else { break };
+            trace.push((queries, super::search::cosine(y, &best.vector)));
+            let before = best.score;
+            let mut written = Vec::new();
+            for attempt in &beam {
+                written.extend(self.rewrite(denoised, attempt)?);
+            }
+            beam.extend(self.embed(y, written, &mut seen, &mut queries)?);
+            rank(&mut beam, self.params.beam);
+            // Nothing new, or nothing better: every further step would read and write the same.
+            if beam.first().is_none_or(|best| best.score <= before + 1e-9) {
+                break;
+            }
+        }
+        let Some(best) = beam.into_iter().next() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
+        trace.push((queries, super::search::cosine(y, &best.vector)));
+        Ok(Guess { text: best.text, score: best.score, queries, trace })
+    }
+
+    fn rewrite(&self, denoised: &[f32], attempt: &Attempt) -> Result<Vec<String>, Error> {
+        let cond = three(denoised, &attempt.vector, self.params.feedback);
+        let given = self.writer.encode(&attempt.text)?;
+        let found = self.model.beam_after(&cond, &given, self.params.beam, self.writer.config().max_len_tokens)?;
+        found.iter().map(|h| self.writer.decode(&h.tokens)).collect()
+    }
+
+    fn embed(
+        &self,
+        y: &[f32],
+        texts: Vec<String>,
+        seen: &mut BTreeSet<String>,
+        queries: &mut usize,
+    ) -> Result<Vec<Attempt>, Error> {
+        let fresh: Vec<String> = texts.into_iter().filter(|t| !t.is_empty() && seen.insert(t.clone())).collect();
+        if fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        *queries += fresh.len();
+        let strings: Vec<&str> = fresh.iter().map(String::as_str).collect();
+        let vectors = self.view.encoder.encode(&strings)?;
+        Ok(fresh
+            .into_iter()
+            .zip(vectors.rows())
+            .map(|(text, vector)| Attempt {
+                text,
+                score: self.adaptation.log_likelihood(y, vector),
+                vector: vector.to_vec(),
+            })
+            .collect())
+    }
+}
+
+fn rank(beam: &mut Vec<Attempt>, width: usize) {
+    beam.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.text.cmp(&b.text)));
+    beam.truncate(width);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_lies_in_one_fold_and_both_folds_are_used() {
+        let folds: BTreeSet<usize> = (0..40).map(|i| fold(&format!("document {i}"), 2)).collect();
+        assert_eq!(folds, BTreeSet::from([0, 1]));
+        assert_eq!(fold("document 7", 5), fold("document 7", 5));
+    }
+
+    #[test]
+    fn without_feedback_the_guess_cannot_be_seen() {
+        let (target, guess) = ([0.6, 0.8], [1.0, 0.0]);
+        let seen = three(&target, &guess, true);
+        let scale = 2.0_f32.sqrt();
+        for (got, want) in seen.iter().zip([0.6, 0.8, 1.0, 0.0, -0.4, 0.8]) {
+            assert!((got - want * scale).abs() < 1e-6, "{got} against {want}");
+        }
+        assert_eq!(three(&target, &guess, false), three(&target, &[0.0, 1.0], false));
+    }
+}

@@ -1,0 +1,164 @@
+//! Attackers that start trained: our own weights, kept beside the manifests and compiled in.
+//!
+//! `stitchback pretrain` writes such a folder; an attack that finds one for its victim goes on from there instead of from
+//! nothing. The record in the folder says what it was trained on, so that a result can say so too.
+
+use super::tokenizer::Bpe;
+use crate::attack::{Curve, Error};
+use crate::encode::EncoderInfo;
+use crate::nn::Decoder;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// One folder under `models/attackers/`, as compiled in.
+struct Folder {
+    record: &'static [u8],
+    weights: &'static [u8],
+    tokenizer: &'static [u8],
+}
+
+/// Every attacker that the project keeps.
+static FOLDERS: [Folder; 0] = [];
+
+/// Largest folder that is kept: our own weights are committed, and a clone should stay light.
+pub const MOST_BYTES: usize = 16 << 20;
+
+/// What stands beside the weights: who trained what, on which texts, for which encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// `stitchback/attacker/v1`.
+    pub schema: String,
+    /// Its name, which is the folder's.
+    pub name: String,
+    /// Manifest name of the encoder whose vectors it reads.
+    pub victim: String,
+    /// That encoder's fingerprint: on any other encoder's vectors it is useless.
+    pub victim_fingerprint: String,
+    /// The corpora it was trained on.
+    pub corpora: Vec<Source>,
+    /// Training texts: sentences, and spans cut from them.
+    pub texts: usize,
+    /// Texts in which words were exchanged for others, so that rare words are seen.
+    pub exchanged: usize,
+    /// Steps of training.
+    pub steps: usize,
+    /// Texts in a step.
+    pub batch: usize,
+    /// Trained parameters.
+    pub parameters: usize,
+    /// Seconds of training and encoding, by the clock.
+    pub wall_s: f64,
+    /// The command that makes this folder again.
+    pub command: String,
+    /// Version of the program.
+    pub version: String,
+    /// Loss on held-out documents while training.
+    pub curves: Vec<Curve>,
+    /// BLAKE3 of the weight file.
+    pub weights: String,
+    /// BLAKE3 of the tokenizer file.
+    pub tokenizer: String,
+}
+
+/// One corpus of a kept attacker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Manifest name.
+    pub name: String,
+    /// Its licence.
+    pub licence: String,
+    /// Fingerprint of the records it was cut from.
+    pub fingerprint: String,
+    /// Records of its auxiliary side: no study's targets are among them.
+    pub records: usize,
+}
+
+/// A kept attacker, read and verified.
+pub struct Kept {
+    /// What it was trained on.
+    pub record: Record,
+    pub(super) model: Decoder,
+    pub(super) tokenizer: Bpe,
+}
+
+impl Kept {
+    /// What `choice` names: `auto` is the attacker kept for this encoder, if there is one; `none` is none; anything else
+    /// is a folder that `stitchback pretrain` wrote.
+    ///
+    /// # Errors
+    /// When a folder is missing, damaged, or was trained for another encoder.
+    pub fn find(choice: &str, victim: &EncoderInfo) -> Result<Option<Self>, Error> {
+        match choice {
+            "none" => Ok(None),
+            "auto" => {
+                for folder in &FOLDERS {
+                    let record = parse("models/attackers", folder.record)?;
+                    if record.victim_fingerprint == victim.fingerprint {
+                        let name = format!("models/attackers/{}", record.name);
+                        return Self::assemble(&name, record, folder.weights.to_vec(), folder.tokenizer).map(Some);
+                    }
+                }
+                Ok(None)
+            }
+            folder => {
+                let read = |file: &str| {
+                    let path = Path::new(folder).join(file);
+                    std::fs::read(&path).map_err(|e| bad(folder, &format!("cannot read `{file}`: {e}")))
+                };
+                let record = parse(folder, &read(RECORD)?)?;
+                if record.victim_fingerprint != victim.fingerprint {
+                    let why = format!("it was trained on vectors of {}, not of {}", record.victim, victim.name);
+                    return Err(bad(folder, &why));
+                }
+                Self::assemble(folder, record, read(WEIGHTS)?, &read(TOKENIZER)?).map(Some)
+            }
+        }
+    }
+
+    fn assemble(name: &str, record: Record, weights: Vec<u8>, tokenizer: &[u8]) -> Result<Self, Error> {
+        for (file, bytes, expected) in
+            [(WEIGHTS, &weights[..], &record.weights), (TOKENIZER, tokenizer, &record.tokenizer)]
+        {
+            if blake3::hash(bytes).to_hex().as_str() != expected {
+                return Err(bad(name, &format!("`{file}` is not the file that `{RECORD}` describes")));
+            }
+        }
+        let tokenizer = Bpe::from_json(tokenizer)?;
+        let model = Decoder::from_bytes(&format!("{name}/{WEIGHTS}"), weights)?;
+        if model.config().vocab != tokenizer.vocabulary() {
+            return Err(bad(name, "the tokenizer and the weights have different numbers of pieces"));
+        }
+        Ok(Self { record, model, tokenizer })
+    }
+
+    /// One line for records and reports: which attacker, trained on what.
+    pub fn origin(&self) -> String {
+        let corpora: Vec<&str> = self.record.corpora.iter().map(|c| c.name.as_str()).collect();
+        format!("{} ({} texts of {})", self.record.name, self.record.texts, corpora.join(", "))
+    }
+}
+
+/// Files of a folder.
+pub const RECORD: &str = "attacker.json";
+/// The decoder, f16.
+pub const WEIGHTS: &str = "decoder.safetensors";
+/// Its tokenizer.
+pub const TOKENIZER: &str = "tokenizer.json";
+
+fn parse(folder: &str, bytes: &[u8]) -> Result<Record, Error> {
+    let record: Record =
+        serde_json::from_slice(bytes).map_err(|e| bad(folder, &format!("`{RECORD}` cannot be read: {e}")))?;
+    if record.schema != SCHEMA {
+        return Err(bad(folder, &format!("`{RECORD}` has the schema `{}`, `{SCHEMA}` is needed", record.schema)));
+    }
+    Ok(record)
+}
+
+/// The version of [`Record`].
+pub const SCHEMA: &str = "stitchback/attacker/v1";
+
+fn bad(folder: &str, why: &str) -> Error {
+    Error::Pretrained { folder: folder.to_owned(), why: why.to_owned() }
+}

@@ -1,0 +1,41 @@
+//! `stitchback pretrain`: attackers that start trained.
+
+use super::Usage;
+use super::ui::Terminal;
+use anyhow::Context;
+use std::path::PathBuf;
+use stitchback::Exit;
+use stitchback::run::pretrain::{self, Pretraining};
+
+/// Train an attacker ahead of all studies, on freely licensed corpora. Running it again resumes it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The plan, for example `studies/pretrain-text.toml`.
+    plan: PathBuf,
+    /// The folder to keep it in [default: models/attackers/NAME].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print nothing but errors.
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let path = args.plan.display().to_string();
+    let text = std::fs::read_to_string(&args.plan).map_err(|e| Usage(format!("cannot read the plan `{path}`: {e}")))?;
+    let plan = Pretraining::parse(&path, &text).map_err(stitchback::Error::from)?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("models/attackers").join(&plan.name));
+    let terminal = Terminal::new(args.quiet);
+    terminal.listen().context("cannot listen for Ctrl-C")?;
+    let record = pretrain::execute(&plan, &format!("stitchback pretrain {path}"), &out, &terminal)?;
+    terminal.finish();
+    let loss = record.curves.last().and_then(|c| c.points.last()).map_or(f64::NAN, |p| p.1);
+    super::ui::print(&format!(
+        "{}: {} parameters, {} texts, held-out loss {loss:.3} nats a piece, in {}",
+        record.name,
+        record.parameters,
+        record.texts,
+        out.display()
+    ))?;
+    Ok(Exit::Pass)
+}

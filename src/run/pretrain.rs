@@ -1,0 +1,167 @@
+//! Attackers trained ahead of all studies: corpora, training texts, one long training, a folder to keep.
+
+use super::{Watch, provenance, setup};
+use crate::Error;
+use crate::attack::text::crops::Crops;
+use crate::attack::text::decoder::{Decoder, Pairing, Writer};
+use crate::attack::text::kept::{self, Record, Source};
+use crate::attack::{self, View, adapt::Adaptation};
+use crate::data::{Keep, asset, corpus, duplicate, split};
+use crate::encode::Embeddings;
+use crate::seed;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What to train, as a file of `studies/` says it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pretraining {
+    /// Version of this format.
+    pub schema: u32,
+    /// Name of the attacker, and of its folder.
+    pub name: String,
+    /// The encoder whose vectors it learns to read.
+    pub victim: String,
+    /// Freely licensed corpora; of each, the auxiliary side of the stable split.
+    pub corpora: Vec<String>,
+    /// Names every random stream.
+    pub seed: u64,
+    /// How training texts are cut.
+    #[serde(default)]
+    pub crops: Crops,
+    /// The model and its training.
+    #[serde(default)]
+    pub decoder: Decoder,
+}
+
+impl Pretraining {
+    /// Reads and checks a file; `path` only names it in messages.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn parse(path: &str, text: &str) -> Result<Self, crate::study::Error> {
+        let refuse = |problems: Vec<String>| crate::study::Error { path: path.to_owned(), problems };
+        let plan: Self = toml::from_str(text).map_err(|e| refuse(vec![e.to_string()]))?;
+        let mut problems = Vec::new();
+        if plan.schema != 1 {
+            problems.push("`schema = 1` must stand at the top".to_owned());
+        }
+        if plan.corpora.is_empty() {
+            problems.push("`corpora` must name at least one corpus".to_owned());
+        }
+        if plan.name.is_empty() || !plan.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            problems.push("`name` must be given: letters, digits, `-` and `_`".to_owned());
+        }
+        problems.extend(plan.crops.check().into_iter().map(|p| format!("crops: {p}")));
+        problems.extend(plan.decoder.check().into_iter().map(|p| format!("decoder: {p}")));
+        if problems.is_empty() { Ok(plan) } else { Err(refuse(problems)) }
+    }
+}
+
+/// Trains, and writes the folder `out`. Killed, it goes on where it was.
+///
+/// # Errors
+/// When a corpus or the encoder cannot be had, when the training fails, or when the folder would be too large to keep.
+pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch) -> Result<Record, Error> {
+    let meter = provenance::Meter::start();
+    let victim = setup::encoder(&plan.victim, &mut Vec::new(), watch)?;
+    // Whole sentences and long ones alike: spans are cut from both.
+    let keep = Keep { min_chars: 12, max_chars: 1000, min_words: 3 };
+    let (mut sentences, mut sources, mut targets) = (Vec::new(), Vec::new(), Embeddings::empty(victim.info().dim));
+    for name in &plan.corpora {
+        let mut licence = "one's own".to_owned();
+        let found = corpus::open(name, &keep, &mut |name, wanted| -> Result<_, Error> {
+            let asset = asset::ensure(name, watch)?;
+            licence.clone_from(&asset.licence);
+            Ok(asset.entries(wanted)?)
+        })?;
+        let own = split::auxiliary(&found);
+        watch.message(&format!("{name}: {} of {} sentences may be trained on", own.len(), found.records.len()));
+        sources.push(Source {
+            name: name.clone(),
+            licence,
+            fingerprint: found.fingerprint.clone(),
+            records: own.len(),
+        });
+        let mut owned = own.iter().copied().peekable();
+        let others: Vec<usize> = (0..found.records.len()).filter(|i| owned.next_if_eq(i).is_none()).collect();
+        for row in setup::vectors(victim.as_ref(), &found.texts(&others), watch)?.rows() {
+            targets.push(row);
+        }
+        sentences.extend(own.into_iter().map(|i| found.records[i].clone()));
+    }
+    let mut rng = seed::stream(plan.seed, &plan.name, "training texts");
+    let (texts, exchanged) = plan.crops.cut(&sentences, &victim.words(), &mut rng);
+    watch.message(&format!("{} texts, in {exchanged} of which words were exchanged", texts.len()));
+    let strings: Vec<&str> = texts.iter().map(|r| r.text.as_str()).collect();
+    let vectors = setup::vectors(victim.as_ref(), &strings, watch)?;
+    // A span can come as close to a target as another sentence can.
+    let close = duplicate::drop_close(&targets, &vectors, setup::NEAR_DUPLICATE);
+    let apart: Vec<usize> = (0..texts.len()).filter(|i| close.binary_search(i).is_err()).collect();
+    watch.message(&format!(
+        "{} texts were dropped because they come close to a record that may be a target",
+        close.len()
+    ));
+    let texts: Vec<_> = apart.iter().map(|&i| texts[i].clone()).collect();
+    let vectors = vectors.select(&apart);
+
+    let workshop = PathBuf::from("reports").join(format!("pretrain-{}", plan.name));
+    let made = |path: &Path| {
+        std::fs::create_dir_all(path).map_err(|source| super::Error::Io { path: path.display().to_string(), source })
+    };
+    made(&workshop)?;
+    made(out)?;
+    let pipeline: crate::protect::Pipeline = "identity".parse()?;
+    let strata = vec![0; texts.len()];
+    let inputs = format!("pretraining {} {}", serde_json::json!(plan), victim.info().fingerprint);
+    let view = View {
+        auxiliary: &texts,
+        clean: &vectors,
+        strata: &strata,
+        pipeline: &pipeline,
+        releases: 1,
+        encoder: victim.as_ref(),
+        seed: plan.seed,
+        fingerprint: inputs.clone(),
+        inputs,
+        workshop: &workshop,
+    };
+    let adaptation = Adaptation::fit(&view)?;
+    let writer = Writer::train(&view, &adaptation, &plan.decoder, Pairing::True, watch)?;
+    writer.keep(out)?;
+    let hash = |file: &str| -> Result<(String, usize), Error> {
+        let path = out.join(file);
+        let bytes =
+            std::fs::read(&path).map_err(|source| super::Error::Io { path: path.display().to_string(), source })?;
+        Ok((blake3::hash(&bytes).to_hex().to_string(), bytes.len()))
+    };
+    let ((weights, size), (tokenizer, more)) = (hash(kept::WEIGHTS)?, hash(kept::TOKENIZER)?);
+    if size + more > kept::MOST_BYTES {
+        watch.message(&format!(
+            "the folder holds {} MB; at most {} MB are kept in the project, lower `decoder.d_model` or `decoder.vocabulary`",
+            (size + more) >> 20,
+            kept::MOST_BYTES >> 20
+        ));
+    }
+    let record = Record {
+        schema: kept::SCHEMA.to_owned(),
+        name: plan.name.clone(),
+        victim: plan.victim.clone(),
+        victim_fingerprint: victim.info().fingerprint.clone(),
+        corpora: sources,
+        texts: texts.len(),
+        exchanged,
+        steps: plan.decoder.steps,
+        batch: plan.decoder.batch,
+        parameters: writer.parameters(),
+        wall_s: meter.wall_s(),
+        command: command.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        curves: writer.curves().to_vec(),
+        weights,
+        tokenizer,
+    };
+    let bytes = serde_json::to_vec_pretty(&record).expect("strings and numbers serialise");
+    attack::keep(&out.join(kept::RECORD), &bytes)?;
+    Ok(record)
+}
