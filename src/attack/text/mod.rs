@@ -5,6 +5,7 @@ pub mod bigrams;
 pub mod decoder;
 pub mod lexicon;
 pub mod nearest;
+pub mod prior;
 pub mod search;
 pub mod tokenizer;
 pub mod words;
