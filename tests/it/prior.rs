@@ -63,7 +63,7 @@ fn special_pieces_in_a_text_come_out_as_ordinary_ones() {
 }
 
 /// The goldens were made by the stock quantised module, which rounds activations to 8 bits; ours does not, and lies
-/// within 4 % of them. What they average over is settled by that module itself: all pieces after the start mark.
+/// within 4 % of them (the next test pins ours on unrounded activations). What they average over is settled by that module itself: all pieces after the start mark.
 #[test]
 fn perplexities_are_the_golden_ones() {
     let model = asset::ensure(SmolLm::NAME, &()).expect("the model can be fetched");
@@ -72,16 +72,13 @@ fn perplexities_are_the_golden_ones() {
     let mut stock = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).expect("a stock model");
     let texts = [PILLS, MIXED, TENNIS];
     let scores = SMOL.scores(&texts).expect("scores");
-    for ((text, score), (golden, exact)) in
-        texts.iter().zip(scores).zip([(28.8, 28.8), (5158.6, 4988.8), (109.0, 109.0)])
-    {
+    for ((text, score), golden) in texts.iter().zip(scores).zip([28.8, 5158.6, 109.0]) {
         let ids = SMOL.pieces(text).expect("pieces");
         let log_prob = piece_by_piece(&ids, |x, at| stock.forward(x, at));
         let theirs = (-log_prob / ids.len() as f64).exp();
         assert!((theirs / golden - 1.0).abs() < 0.005, "stock: {theirs} against {golden}");
         let ours = score.perplexity();
         assert!((ours / golden - 1.0).abs() < 0.04, "{ours} against {golden}");
-        assert!((ours / exact - 1.0).abs() < 0.001, "{ours} against {exact}");
     }
 }
 
