@@ -6,11 +6,6 @@
 //! is one fixed chain of operations, whatever stands beside it. Parallelism is the caller's, except in [`Llama::score`],
 //! which cuts its texts into trees.
 
-#![expect(
-    clippy::inline_always,
-    reason = "a kernel is compiled for an instruction set by being inlined into `vectorised`"
-)]
-
 use crate::attack::Error;
 use crate::encode::lanes::{Aligned, Finish, LANES, Linear, Place};
 use crate::nn::kernel::{dot, exp, vectorised};
@@ -57,6 +52,9 @@ impl Shape {
         None
     }
 }
+
+/// Gives a tensor by its name, if it has so many values.
+pub(super) type Tensors<'a> = dyn Fn(&str, usize) -> Result<Vec<f32>, Error> + Sync + 'a;
 
 struct Layer {
     attention_gain: Vec<f32>,
@@ -136,10 +134,7 @@ pub(super) struct States(Aligned);
 
 impl Llama {
     /// Takes the tensors that `tensor` gives by name; its second argument is how many values there must be.
-    pub(super) fn new(
-        shape: Shape,
-        tensor: &(dyn Fn(&str, usize) -> Result<Vec<f32>, Error> + Sync),
-    ) -> Result<Self, Error> {
+    pub(super) fn new(shape: Shape, tensor: &Tensors<'_>) -> Result<Self, Error> {
         let Shape { d, inner, .. } = shape;
         let linear = |name: &str, outputs: usize, inputs: usize| -> Result<Linear, Error> {
             Ok(Linear::new(&tensor(name, outputs * inputs)?, vec![0.0; outputs], inputs))

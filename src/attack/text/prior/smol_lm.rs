@@ -57,7 +57,7 @@ impl SmolLm {
         let (file, digest) = asset.digests.first_key_value().ok_or_else(|| refused("the asset has no file"))?;
         let path = asset.path(file);
         let bytes = std::fs::read(&path).map_err(|e| refused(format!("cannot read `{}`: {e}", path.display())))?;
-        let content = Content::read(&mut Cursor::new(&bytes)).map_err(refused)?;
+        let content = Content::read(&mut Cursor::new(&bytes)).map_err(|e| refused(e.to_string()))?;
         let metadata = Metadata(&content);
         let shape = Shape {
             d: metadata.size("llama.embedding_length")?,
@@ -66,8 +66,11 @@ impl SmolLm {
             kv_heads: metadata.size("llama.attention.head_count_kv")?,
             inner: metadata.size("llama.feed_forward_length")?,
             vocabulary: metadata.list("tokenizer.ggml.tokens")?.len(),
-            eps: metadata.get("llama.attention.layer_norm_rms_epsilon")?.to_f32().map_err(refused)?,
-            rope_base: f64::from(metadata.get("llama.rope.freq_base")?.to_f32().map_err(refused)?),
+            eps: metadata
+                .get("llama.attention.layer_norm_rms_epsilon")?
+                .to_f32()
+                .map_err(|e| refused(e.to_string()))?,
+            rope_base: f64::from(metadata.get("llama.rope.freq_base")?.to_f32().map_err(|e| refused(e.to_string()))?),
         };
         if let Some(why) = shape.refusal() {
             return Err(refused(why));
@@ -311,7 +314,7 @@ impl Piece {
             (Some(c), _) if words::is_mark(c) => Kind::Mark(c),
             _ => Kind::Word,
         };
-        Self { spaced, kind, bytes }
+        Self { bytes, spaced, kind }
     }
 
     fn word(&self) -> &[u8] {
@@ -358,20 +361,23 @@ impl<'a> Metadata<'a> {
     }
 
     fn size(&self, key: &str) -> Result<usize, Error> {
-        Ok(self.get(key)?.to_u32().map_err(refused)? as usize)
+        Ok(self.get(key)?.to_u32().map_err(|e| refused(e.to_string()))? as usize)
     }
 
     fn list(&self, key: &str) -> Result<&'a [Value], Error> {
-        Ok(self.get(key)?.to_vec().map_err(refused)?)
+        Ok(self.get(key)?.to_vec().map_err(|e| refused(e.to_string()))?)
     }
 
     fn texts(&self, key: &str) -> Result<Vec<&'a str>, Error> {
-        self.list(key)?.iter().map(|value| Ok(value.to_string().map_err(refused)?.as_str())).collect()
+        self.list(key)?
+            .iter()
+            .map(|value| Ok(value.to_string().map_err(|e| refused(e.to_string()))?.as_str()))
+            .collect()
     }
 }
 
-fn refused(why: impl ToString) -> Error {
-    Error::Prior { name: SmolLm::NAME, why: why.to_string() }
+fn refused(why: impl Into<String>) -> Error {
+    Error::Prior { name: SmolLm::NAME, why: why.into() }
 }
 
 #[cfg(test)]

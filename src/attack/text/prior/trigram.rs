@@ -292,7 +292,7 @@ mod tests {
         assert!((model.law(sat, on)(the) - (3.0 - d + d * lower) / 3.0).abs() < 1e-12);
         // `the` follows `on` only, behind two different words: again all of it but the discount.
         let d = model.pairs.discount;
-        assert!((lower - (2.0 - d + d * model.single(the)) / 2.0).abs() < 1e-12);
+        assert!((lower - (1.0 - d / 2.0 + d / 2.0 * model.single(the))).abs() < 1e-12);
     }
 
     #[test]
