@@ -62,8 +62,9 @@ fn special_pieces_in_a_text_come_out_as_ordinary_ones() {
     }
 }
 
-/// The goldens were made by the stock quantised module, which rounds activations to 8 bits; ours does not, and lies
-/// within 4 % of them (the next test pins ours on unrounded activations). What they average over is settled by that module itself: all pieces after the start mark.
+/// The published figures are the stock quantised module's, which rounds activations to 8 bits: it settles that they
+/// average over all pieces after the start mark. Ours does not round and differs by up to 5 %; its own figures are
+/// pinned here, and the next test derives them from the stock module in full precision.
 #[test]
 fn perplexities_are_the_golden_ones() {
     let model = asset::ensure(SmolLm::NAME, &()).expect("the model can be fetched");
@@ -72,13 +73,14 @@ fn perplexities_are_the_golden_ones() {
     let mut stock = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).expect("a stock model");
     let texts = [PILLS, MIXED, TENNIS];
     let scores = SMOL.scores(&texts).expect("scores");
-    for ((text, score), golden) in texts.iter().zip(scores).zip([28.8, 5158.6, 109.0]) {
+    let goldens = [(28.8, 28.702), (5158.6, 4988.84), (109.0, 114.480)];
+    for ((text, score), (published, exact)) in texts.iter().zip(scores).zip(goldens) {
         let ids = SMOL.pieces(text).expect("pieces");
         let log_prob = piece_by_piece(&ids, |x, at| stock.forward(x, at));
         let theirs = (-log_prob / ids.len() as f64).exp();
-        assert!((theirs / golden - 1.0).abs() < 0.005, "stock: {theirs} against {golden}");
+        assert!((theirs / published - 1.0).abs() < 0.01, "stock: {theirs} against {published}");
         let ours = score.perplexity();
-        assert!((ours / golden - 1.0).abs() < 0.04, "{ours} against {golden}");
+        assert!((ours / exact - 1.0).abs() < 0.001, "ours: {ours} against {exact}");
     }
 }
 
@@ -157,7 +159,7 @@ fn stock() -> candle_core::Result<(Llama, Config)> {
 #[test]
 fn scores_agree_with_the_stock_module_on_the_same_weights() {
     let (model, config) = stock().expect("a stock model");
-    for text in [PILLS, MIXED, "Room 42, <|im_end|> — 東京!"] {
+    for text in [PILLS, MIXED, TENNIS, "Room 42, <|im_end|> — 東京!"] {
         let ids = SMOL.pieces(text).expect("pieces");
         let mut cache = Cache::new(true, DType::F32, &config, &Device::Cpu).expect("a cache");
         let sum = piece_by_piece(&ids, |x, at| model.forward(x, at, &mut cache));
