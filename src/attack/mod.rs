@@ -296,6 +296,17 @@ pub enum Error {
     /// The attacker's own tokenizer could not be trained or used.
     #[error("the attacker's tokenizer failed: {0}")]
     Tokenizer(String),
+    /// A language prior cannot be read or used.
+    #[error("prior `{name}`: {why}")]
+    Prior {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong, and the remedy.
+        why: String,
+    },
+    /// A prior's files cannot be had.
+    #[error(transparent)]
+    Asset(#[from] crate::data::asset::Error),
     /// The substrate failed.
     #[error(transparent)]
     Nn(#[from] crate::nn::Error),
@@ -313,7 +324,8 @@ impl Error {
         match self {
             Error::Needs { .. } => Exit::Usage,
             Error::Interrupted => Exit::Interrupted,
-            Error::Workshop { .. } | Error::Pretrained { .. } => Exit::Input,
+            Error::Workshop { .. } | Error::Pretrained { .. } | Error::Prior { .. } => Exit::Input,
+            Error::Asset(e) => e.exit(),
             Error::Tokenizer(_) => Exit::Internal,
             Error::Nn(e) => e.exit(),
             Error::Encode(e) => e.exit(),

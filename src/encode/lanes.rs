@@ -16,7 +16,7 @@ use pulp::{Arch, Simd, WithSimd};
 use std::ops::{Deref, DerefMut};
 
 /// Tokens in a block: two vectors of the widest unit.
-pub(super) const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 /// Output features in a panel of packed weights: 12 x 2 accumulators fill the 32 registers of AVX-512.
 const PANEL: usize = 12;
@@ -26,21 +26,21 @@ const LINE: usize = 16;
 
 /// A buffer that starts on a cache line: a 64-byte load that straddles two lines costs two.
 #[derive(Debug, Default)]
-pub(super) struct Aligned {
+pub(crate) struct Aligned {
     store: Vec<f32>,
     start: usize,
     len: usize,
 }
 
 impl Aligned {
-    pub(super) fn zeros(len: usize) -> Self {
+    pub(crate) fn zeros(len: usize) -> Self {
         let store = vec![0.0; len + LINE];
         let start = store.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         Self { store, start, len }
     }
 
     /// Makes room for `len` values. Old values may remain; a grown buffer is all zeros.
-    pub(super) fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         if self.len < len {
             *self = Self::zeros(len);
         }
@@ -63,26 +63,26 @@ impl DerefMut for Aligned {
 
 /// Where output row `r` of block `b` starts: `b * block + r * row`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) block: usize,
-    pub(super) row: usize,
+pub(crate) struct Place {
+    pub(crate) block: usize,
+    pub(crate) row: usize,
 }
 
 impl Place {
     /// `[block][feature][LANES]`.
-    pub(super) fn blocked(features: usize) -> Self {
+    pub(crate) fn blocked(features: usize) -> Self {
         Self { block: features * LANES, row: LANES }
     }
 
     /// `[feature][stride]`: all tokens of a feature stand side by side, as attention reads them.
-    pub(super) fn strided(stride: usize) -> Self {
+    pub(crate) fn strided(stride: usize) -> Self {
         Self { block: LANES, row: stride }
     }
 }
 
 /// What becomes of a product while it is still in the first-level cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
+pub(crate) enum Finish {
     /// `y = W x + bias`
     Bias,
     /// `y = GELU(W x + bias)`
@@ -93,7 +93,7 @@ pub(super) enum Finish {
 
 /// A dense layer with packed weights.
 #[derive(Debug)]
-pub(super) struct Linear {
+pub(crate) struct Linear {
     /// `[panel][input][PANEL]`, outputs padded with zeros.
     panels: Aligned,
     bias: Vec<f32>,
@@ -103,7 +103,7 @@ pub(super) struct Linear {
 
 impl Linear {
     /// Packs `weight`, shape `(outputs, inputs)` row-major, as the files store it.
-    pub(super) fn new(weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
+    pub(crate) fn new(weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
         let outputs = bias.len();
         assert_eq!(weight.len(), outputs * inputs, "the loader has checked the shape of every weight");
         let mut panels = Aligned::zeros(outputs.next_multiple_of(PANEL) * inputs);
@@ -116,15 +116,23 @@ impl Linear {
         Self { panels, bias, inputs, outputs }
     }
 
+    /// Copies the weights of output `row` to `out`: a tied embedding table is read where the output layer keeps it.
+    pub(crate) fn read_row(&self, row: usize, out: &mut [f32]) {
+        let panel = &self.panels[row / PANEL * PANEL * self.inputs..];
+        for (value, packed) in out.iter_mut().zip(panel.chunks_exact(PANEL)).take(self.inputs) {
+            *value = packed[row % PANEL];
+        }
+    }
+
     /// How many features come out.
-    pub(super) fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
 
     /// `y = finish(W x)` for `blocks` blocks.
     ///
     /// Every output is one chain of fused multiply-adds over the inputs in order.
-    pub(super) fn apply(&self, x: &[f32], blocks: usize, y: &mut [f32], place: Place, finish: Finish) {
+    pub(crate) fn apply(&self, x: &[f32], blocks: usize, y: &mut [f32], place: Place, finish: Finish) {
         Arch::new().dispatch(Apply { layer: self, x, blocks, y, place, finish });
     }
 }

@@ -7,7 +7,7 @@
 mod bert;
 mod cache;
 mod folder;
-mod lanes;
+pub(crate) mod lanes;
 mod pooling;
 mod toy;
 mod weights;

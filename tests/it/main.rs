@@ -3,5 +3,6 @@
 mod assets;
 mod encode;
 mod encode_folder;
+mod prior;
 mod protect;
 mod run;

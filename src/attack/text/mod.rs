@@ -8,6 +8,7 @@ pub mod decoder;
 pub mod kept;
 pub mod lexicon;
 pub mod nearest;
+pub mod prior;
 pub mod search;
 pub mod tokenizer;
 pub mod words;

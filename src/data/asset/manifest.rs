@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Error;
 
 /// Every manifest of the repository; they travel inside the binary.
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 8] = [
     ("models/all-minilm-l6-v2.toml", include_str!("../../../models/all-minilm-l6-v2.toml")),
     ("models/multilingual-e5-small.toml", include_str!("../../../models/multilingual-e5-small.toml")),
     ("models/multilingual-e5-small-f32.toml", include_str!("../../../models/multilingual-e5-small-f32.toml")),
@@ -17,6 +17,7 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("datasets/spam-assassin.toml", include_str!("../../../datasets/spam-assassin.toml")),
     ("datasets/brown.toml", include_str!("../../../datasets/brown.toml")),
     ("datasets/wordnet-examples.toml", include_str!("../../../datasets/wordnet-examples.toml")),
+    ("models/smollm2-135m-instruct-q4_1.toml", include_str!("../../../models/smollm2-135m-instruct-q4_1.toml")),
 ];
 
 /// What an asset is for.
@@ -27,6 +28,8 @@ pub enum Kind {
     Encoder,
     /// One archive that is read entry by entry.
     Corpus,
+    /// A folder with a language model that attacks lean on.
+    Prior,
 }
 
 impl fmt::Display for Kind {
@@ -34,6 +37,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Encoder => "encoder",
             Kind::Corpus => "corpus",
+            Kind::Prior => "prior",
         })
     }
 }
@@ -49,7 +53,7 @@ pub enum Trust {
     FirstUse,
 }
 
-/// One file of an encoder's folder.
+/// One file of a model's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -154,7 +158,7 @@ pub struct Manifest {
     pub name: String,
     /// Raised when bytes change: scores may change with it.
     pub version: u32,
-    /// Encoder or corpus.
+    /// Encoder, corpus or prior.
     pub kind: Kind,
     /// SPDX where there is one, else a sentence.
     pub licence: String,
@@ -163,7 +167,7 @@ pub struct Manifest {
     /// Whose digests count.
     #[serde(default)]
     pub trust: Trust,
-    /// An encoder's files; a corpus has none, its archive is the file.
+    /// A model's files; a corpus has none, its archive is the file.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
     /// Set when the files are made from a container.
@@ -228,7 +232,7 @@ impl Manifest {
     pub fn size(&self) -> u64 {
         match self.kind {
             Kind::Corpus => self.packages().map(|p| p.size).next().unwrap_or(0),
-            Kind::Encoder => self.files.iter().map(|f| f.size.unwrap_or(0)).sum(),
+            Kind::Encoder | Kind::Prior => self.files.iter().map(|f| f.size.unwrap_or(0)).sum(),
         }
     }
 
@@ -248,7 +252,7 @@ impl Manifest {
         let plain_name = !self.name.is_empty()
             && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
         note(!plain_name, format!("`name` must be lower-case letters, digits, `-` and `_`, got `{}`", self.name));
-        note((self.kind == Kind::Corpus) != self.files.is_empty(), "an encoder has files, a corpus has none".into());
+        note((self.kind == Kind::Corpus) != self.files.is_empty(), "a model has files, a corpus has none".into());
         note(
             self.kind == Kind::Corpus && self.packages().count() != self.sources.len(),
             "a corpus comes from packages".into(),
