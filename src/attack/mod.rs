@@ -7,6 +7,7 @@
 //! | [`text::nearest::Nearest`] | the attacker owns text like the target's, or the noise is strong | one product |
 //! | [`text::bag_of_words::BagOfWords`] | facts matter more than wording | one ridge regression |
 //! | [`text::decoder::Decoder`] | many targets, little time for each | a training for each protection |
+//! | [`text::align::Align`] | the encoder or a key is secret, but some pairs leaked | a ridge regression and a training |
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
@@ -17,6 +18,7 @@
 pub mod adapt;
 pub mod floor;
 pub mod linear;
+pub mod recover;
 pub mod text;
 
 use crate::data::Record;
@@ -34,8 +36,13 @@ pub struct View<'a> {
     pub clean: &'a Embeddings,
     /// Public topic of each auxiliary record, along which prototypes are formed.
     pub strata: &'a [u32],
-    /// The protection, known in full (but not its noise).
+    /// The protection as the attacker knows it: not its noise, and not its secret parameters
+    /// ([`Pipeline::as_known`]).
     pub pipeline: &'a Pipeline,
+    /// Leaked pairs, access level L1: row `i` is what the victim really released of auxiliary record `i`, secret
+    /// parameters and a noise of its own included, averaged over its releases. There are as many rows as the attacker
+    /// declared in [`Knowledge::leaked_pairs`], and none for attackers that declared none.
+    pub leaked: &'a Embeddings,
     /// How many independent releases of each target the attacker sees.
     pub releases: usize,
     /// Query access to the victim encoder.
@@ -62,6 +69,9 @@ pub struct Knowledge {
     pub encoder: bool,
     /// Reads the released vectors at all.
     pub released: bool,
+    /// How many pairs of its own texts and what the victim really released of them it was leaked (access level L1).
+    #[serde(default)]
+    pub leaked_pairs: usize,
 }
 
 /// The attacker's reconstruction of one released row.
@@ -151,14 +161,16 @@ pub enum AttackConfig {
     BagOfWords(text::bag_of_words::BagOfWords),
     /// An embedding-conditioned language model, sampled and re-ranked.
     Decoder(text::decoder::Decoder),
+    /// A linear map learnt from leaked pairs, into a space from which a decoder writes.
+    Align(text::align::Align),
     /// Hill climbing by re-embedding.
     Search(text::search::Search),
 }
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 7] =
-        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "search"];
+    pub const KINDS: [&'static str; 8] =
+        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "align", "search"];
 
     /// One valid configuration of each kind.
     pub fn examples() -> Vec<Self> {
@@ -169,6 +181,7 @@ impl AttackConfig {
             Self::Nearest(text::nearest::Nearest::default()),
             Self::BagOfWords(text::bag_of_words::BagOfWords::default()),
             Self::Decoder(text::decoder::Decoder::default()),
+            Self::Align(text::align::Align::default()),
             Self::Search(text::search::Search::default()),
         ]
     }
@@ -182,6 +195,7 @@ impl AttackConfig {
             Self::Nearest(_) => "nearest",
             Self::BagOfWords(_) => "bag_of_words",
             Self::Decoder(_) => "decoder",
+            Self::Align(_) => "align",
             Self::Search(_) => "search",
         }
     }
@@ -193,6 +207,7 @@ impl AttackConfig {
             Self::Constant(_) | Self::Random(_) | Self::Nearest(_) => Vec::new(),
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
+            Self::Align(c) => c.check(),
             Self::Search(c) => c.check(),
         }
     }
@@ -206,6 +221,7 @@ impl AttackConfig {
             Self::Nearest(c) => Box::new(c),
             Self::BagOfWords(c) => Box::new(c),
             Self::Decoder(c) => Box::new(c),
+            Self::Align(c) => Box::new(c),
             Self::Search(c) => Box::new(c),
         }
     }
@@ -225,7 +241,7 @@ impl AttackConfig {
 
     /// True for attackers that write text of their own; the strength bar is theirs to clear.
     pub fn is_free_text(&self) -> bool {
-        matches!(self, Self::Decoder(_) | Self::Search(_))
+        matches!(self, Self::Decoder(_) | Self::Align(_) | Self::Search(_))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Text attackers, and what they share: words, a lexicon read from vectors, candidates scored by re-embedding.
 
+pub mod align;
 pub mod bag_of_words;
 pub mod bigrams;
 pub mod decoder;
 pub mod lexicon;
 pub mod nearest;
+pub mod own_space;
 pub mod search;
 pub mod tokenizer;
 pub mod words;
