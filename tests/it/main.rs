@@ -4,4 +4,5 @@ mod assets;
 mod encode;
 mod encode_folder;
 mod protect;
+mod recover;
 mod run;

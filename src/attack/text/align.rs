@@ -330,3 +330,143 @@ impl Inverter for Fitted<'_> {
         curves
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::Quiet;
+    use crate::data::Record;
+    use crate::encode::Toy;
+
+    const SUBJECTS: [&str; 10] =
+        ["striker", "minister", "banker", "singer", "teacher", "doctor", "sailor", "farmer", "judge", "pilot"];
+    const ACTS: [&str; 10] =
+        ["praised", "blamed", "visited", "ignored", "called", "helped", "sued", "followed", "paid", "painted"];
+    const OBJECTS: [&str; 6] = ["referee", "parliament", "museum", "neighbour", "village", "orchestra"];
+
+    fn records() -> Vec<Record> {
+        (0..600)
+            .map(|i| {
+                // 7 has no common factor with 600: every sentence once, in no order that a word follows.
+                let at = i * 7 % 600;
+                let text = format!("The {} {} the {}.", SUBJECTS[at % 10], ACTS[at / 10 % 10], OBJECTS[at / 100]);
+                Record { id: i.to_string(), document: i.to_string(), owner: None, topic: None, time: None, text }
+            })
+            .collect()
+    }
+
+    /// Guesses about the last 40 of 600 texts, by an attacker who owns the others and was leaked `pairs` of them.
+    fn guesses(align: &Align, real: &str, leaked_under: &str) -> (Vec<Guess>, Vec<String>, Vec<Curve>) {
+        let (toy, records) = (Toy::new(), records());
+        let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
+        let clean = toy.encode(&texts).expect("the toy reads any text");
+        let release = |pipeline: &str, purpose: &str| {
+            let pipeline: Pipeline = pipeline.parse().expect("valid");
+            let released = pipeline.release(&clean, None, &mut seed::stream(1, "align", purpose));
+            released.expect("finite rows").vectors
+        };
+        let first = |x: &Embeddings, n: usize| x.select(&(0..n).collect::<Vec<_>>());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let known = real.parse::<Pipeline>().expect("valid").as_known();
+        let view = View {
+            auxiliary: &records[..560],
+            clean: &first(&clean, 560),
+            strata: &[0; 560],
+            pipeline: &known,
+            leaked: &first(&release(leaked_under, "leaked"), align.needs().leaked_pairs),
+            releases: 1,
+            encoder: &toy,
+            seed: 1,
+            inputs: "align test".to_owned(),
+            fingerprint: format!("align test {real}"),
+            workshop: folder.path(),
+        };
+        let fitted = align.fit(&view, "task", &Quiet).expect("fits");
+        let targets = release(real, "targets").select(&(560..600).collect::<Vec<_>>());
+        let guesses = fitted.invert(&targets, "task", &Quiet).expect("guesses");
+        (guesses, texts[560..].iter().map(|&t| t.to_owned()).collect(), fitted.curves())
+    }
+
+    /// Retrieval is what the map decides; the decoder is only as large as the machinery needs.
+    fn small(space: Space) -> Align {
+        let decoder = Decoder {
+            steps: 2,
+            adapt_steps: 1,
+            batch: 8,
+            d_model: 16,
+            heads: 2,
+            layers: 1,
+            vocabulary: 300,
+            samples: 1,
+            ..Decoder::default()
+        };
+        Align { pairs: 300, space, dim: 64, nearest: 4, fluency: 0.0, decoder }
+    }
+
+    /// Share of the three content words that a guess has in common with its original.
+    fn words_read(guesses: &[Guess], texts: &[String]) -> f64 {
+        let words = |text: &str| -> Vec<String> {
+            let all = text.trim_end_matches('.').split(' ').map(str::to_owned);
+            all.filter(|w| !w.eq_ignore_ascii_case("the")).collect()
+        };
+        let share = |(guess, text): (&Guess, &String)| {
+            let read = words(&guess.text);
+            words(text).iter().filter(|w| read.contains(w)).count() as f64 / 3.0
+        };
+        guesses.iter().zip(texts).map(share).sum::<f64>() / texts.len() as f64
+    }
+
+    #[test]
+    fn leaked_pairs_undo_a_secret_rotation_and_pairs_of_another_key_say_nothing() {
+        for space in [Space::Own, Space::Victim] {
+            let align = small(space);
+            let real = "clip(l2=1) | rotate(key=7)";
+            let (right, texts, curves) = guesses(&align, real, real);
+            // Targets are not among the attacker's texts, so that two of three words are the best a retrieved text can do.
+            let read = words_read(&right, &texts);
+            assert!(read > 0.55, "{space:?}: {read}");
+            let (wrong, texts, _) = guesses(&align, real, "clip(l2=1) | rotate(key=8)");
+            let guessed = words_read(&wrong, &texts);
+            assert!(guessed < 0.35, "{space:?}, another key: {guessed}");
+            let learning = curves.last().expect("the learning curve is last");
+            assert_eq!(learning.points.iter().map(|p| p.0).collect::<Vec<_>>(), [1.0, 10.0, 100.0, 300.0]);
+            assert!(learning.points[3].1 > learning.points[0].1 + 0.2, "{:?}", learning.points);
+            let queries: usize = right.iter().map(|g| g.queries).sum();
+            assert_eq!(queries == 0, space == Space::Own, "its own space costs no queries to the victim");
+        }
+    }
+
+    #[test]
+    fn an_attacker_without_leaked_pairs_is_refused() {
+        let (toy, records) = (Toy::new(), records());
+        let clean = toy.encode(&[records[0].text.as_str()]).expect("encodes");
+        let view = View {
+            auxiliary: &records[..1],
+            clean: &clean,
+            strata: &[0],
+            pipeline: &"identity".parse().expect("valid"),
+            leaked: &Embeddings::empty(clean.dim()),
+            releases: 1,
+            encoder: &toy,
+            seed: 1,
+            inputs: String::new(),
+            fingerprint: String::new(),
+            workshop: std::path::Path::new("unused"),
+        };
+        let error = Align::default().fit(&view, "", &Quiet).err().expect("nothing was leaked");
+        assert!(error.to_string().contains("needs leaked pairs"), "{error}");
+    }
+
+    /// For equal variances in every direction, missing a share `q` takes noise of `q / (1 - q)` times the variance.
+    #[test]
+    fn the_equivalent_noise_misses_what_the_alignment_missed() {
+        let d = 8;
+        let cov: Vec<f64> = (0..d * d).map(|at| if at / d == at % d { 0.5 } else { 0.0 }).collect();
+        for share in [0.1, 0.5, 0.9] {
+            let sigma = equivalent_sigma(&cov, d, share * 4.0, 0.02);
+            assert!((sigma * sigma / (0.5 * share / (1.0 - share)) - 1.0).abs() < 1e-3, "{share}: {sigma}");
+        }
+        let nothing = equivalent_sigma(&cov, d, 5.0, 0.02);
+        assert!((nothing * nothing / (0.5 * 0.98 / 0.02) - 1.0).abs() < 1e-3, "{nothing}");
+    }
+}

@@ -166,14 +166,22 @@ fn times(rows: &Sparse, b: &[f32], q: usize) -> Vec<f32> {
     out
 }
 
-/// Makes the columns of `basis` (`(n, q)`) orthonormal: `B L^-T` with `L L' = B'B`, twice against rounding.
+/// Makes the columns of `basis` (`(n, q)`) orthonormal: `B L^-T` with `L L' = B'B`.
+///
+/// A direction too short for the digits of `B'B` is lengthened pass by pass instead of dividing by rounding.
 fn orthonormalise(basis: &mut [f32], q: usize) {
-    for _ in 0..2 {
+    const PASSES: usize = 4;
+    /// Above the rounding of a sum of `f32` products, relative to the largest of them.
+    const ROUNDING: f64 = 1e-6;
+    for _ in 0..PASSES {
         let mut gram = linear::cross(basis, basis, basis.len() / q, q, q);
         let trace: f64 = (0..q).map(|i| gram[i * q + i]).sum();
-        // Directions that the texts do not have stay short instead of turning into noise.
-        linear::add_to_diagonal(&mut gram, q, 1e-9 * trace);
-        let Some(factor) = Cholesky::new(&gram, q) else { return };
+        let factor = loop {
+            linear::add_to_diagonal(&mut gram, q, ROUNDING * trace);
+            if let Some(factor) = Cholesky::new(&gram, q) {
+                break factor;
+            }
+        };
         basis.par_chunks_exact_mut(q).for_each(|row| {
             let mut z: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
             factor.solve_lower(&mut z);
@@ -231,6 +239,23 @@ mod tests {
                 let product: f32 = exact[i].iter().filter_map(|(w, v)| exact[j].get(w).map(|u| u * v)).sum();
                 assert!((product - dot(rows.row(i), rows.row(j))).abs() < 1e-3, "{i} {j}");
             }
+        }
+    }
+
+    /// A first direction that towers above the others once cost them all: every text looked the same.
+    #[test]
+    fn a_steep_spectrum_leaves_an_orthonormal_basis() {
+        let (n, q) = (60, 27);
+        let mut rng = seed::stream(1, "own space", "steep");
+        let mut basis: Vec<f32> = (0..n * q).map(|_| StandardNormal.sample(&mut rng)).collect();
+        for row in basis.chunks_exact_mut(q) {
+            let first = row[0];
+            row.iter_mut().enumerate().for_each(|(j, v)| *v = 1e3 * first * (j + 1) as f32 + *v);
+        }
+        orthonormalise(&mut basis, q);
+        for (at, v) in linear::cross(&basis, &basis, n, q, q).into_iter().enumerate() {
+            let want = f64::from(u8::from(at / q == at % q));
+            assert!((v - want).abs() < 1e-3, "{at}: {v}");
         }
     }
 
