@@ -177,7 +177,7 @@ fn orthonormalise(basis: &mut [f32], q: usize) {
         let mut gram = linear::cross(basis, basis, basis.len() / q, q, q);
         let trace: f64 = (0..q).map(|i| gram[i * q + i]).sum();
         let factor = loop {
-            linear::add_to_diagonal(&mut gram, q, ROUNDING * trace);
+            linear::add_to_diagonal(&mut gram, q, (ROUNDING * trace).max(f64::MIN_POSITIVE));
             if let Some(factor) = Cholesky::new(&gram, q) {
                 break factor;
             }
