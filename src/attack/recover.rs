@@ -415,7 +415,9 @@ mod tests {
         let mut values: Vec<f32> = (0..n * d).map(|_| StandardNormal.sample(&mut rng)).collect();
         for row in values.chunks_exact_mut(d) {
             let norm = dot(row, row).sqrt();
-            row.iter_mut().for_each(|v| *v /= norm);
+            for v in row.iter_mut() {
+                *v /= norm;
+            }
         }
         Embeddings::new(values, d).expect("finite")
     }

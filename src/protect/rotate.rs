@@ -124,7 +124,9 @@ pub(crate) fn orthonormalise(rows: &mut [f64], d: usize) {
             }
             let left = length(row);
             if left > 1e-10 * before && left > 0.0 {
-                row.iter_mut().for_each(|v| *v /= left);
+                for v in row.iter_mut() {
+                    *v /= left;
+                }
                 break;
             }
             row.fill(0.0);

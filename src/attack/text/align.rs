@@ -60,7 +60,7 @@ pub enum Space {
 
 impl Default for Align {
     fn default() -> Self {
-        Self { pairs: 1000, space: Space::Own, dim: 320, nearest: 16, fluency: 0.1, decoder: Decoder::default() }
+        Self { pairs: 1000, space: Space::Own, dim: 320, nearest: 16, fluency: 0.01, decoder: Decoder::default() }
     }
 }
 
@@ -181,7 +181,9 @@ impl Channel {
         }
         let trace: f64 = (0..d).map(|i| cov[i * d + i]).sum();
         let mut weights = inverse_plus(&cov, d, 1e-6 * trace / d as f64);
-        weights.iter_mut().for_each(|w| *w *= sigma * sigma);
+        for w in &mut weights {
+            *w *= sigma * sigma;
+        }
         add_to_diagonal(&mut weights, d, 1.0);
         let pipeline = Pipeline::new(vec![Gaussian::Given { sigma }.into()])?;
         Ok(Self { map: fit.map, widen: Some(LinearMap::about(weights, mean)), pipeline })

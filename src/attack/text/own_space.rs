@@ -140,7 +140,9 @@ fn terms(text: &str, index: &HashMap<String, u32>, weight: &[f32]) -> Vec<(u32, 
     let mut row: Vec<(u32, f32)> =
         counts.into_iter().map(|(w, count)| (w, (1.0 + count.ln()) * weight[w as usize])).collect();
     let norm = row.iter().map(|(_, v)| v * v).sum::<f32>().sqrt();
-    row.iter_mut().for_each(|(_, v)| *v /= norm);
+    for (_, v) in &mut row {
+        *v /= norm;
+    }
     row
 }
 
@@ -193,7 +195,9 @@ fn orthonormalise(basis: &mut [f32], q: usize) {
 fn to_unit(row: &mut [f32]) {
     let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
     if norm > 0.0 {
-        row.iter_mut().for_each(|v| *v /= norm);
+        for v in row.iter_mut() {
+            *v /= norm;
+        }
     }
 }
 
@@ -250,7 +254,7 @@ mod tests {
         let mut basis: Vec<f32> = (0..n * q).map(|_| StandardNormal.sample(&mut rng)).collect();
         for row in basis.chunks_exact_mut(q) {
             let first = row[0];
-            row.iter_mut().enumerate().for_each(|(j, v)| *v = 1e3 * first * (j + 1) as f32 + *v);
+            row.iter_mut().enumerate().for_each(|(j, v)| *v += 1e3 * first * (j + 1) as f32);
         }
         orthonormalise(&mut basis, q);
         for (at, v) in linear::cross(&basis, &basis, n, q, q).into_iter().enumerate() {
