@@ -56,7 +56,7 @@ pub struct Random {}
 
 impl Attack for Blind {
     fn needs(&self) -> Knowledge {
-        Knowledge { auxiliary: true, pipeline: true, encoder: false, released: false }
+        Knowledge { auxiliary: true, pipeline: true, encoder: false, released: false, leaked_pairs: 0 }
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
@@ -93,7 +93,7 @@ impl Inverter for FittedBlind<'_> {
 
 impl Attack for Constant {
     fn needs(&self) -> Knowledge {
-        Knowledge { auxiliary: true, pipeline: false, encoder: true, released: false }
+        Knowledge { auxiliary: true, pipeline: false, encoder: true, released: false, leaked_pairs: 0 }
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
@@ -119,7 +119,7 @@ impl Inverter for FittedConstant<'_> {
 
 impl Attack for Random {
     fn needs(&self) -> Knowledge {
-        Knowledge { auxiliary: true, pipeline: false, encoder: false, released: false }
+        Knowledge { auxiliary: true, pipeline: false, encoder: false, released: false, leaked_pairs: 0 }
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {

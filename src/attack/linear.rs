@@ -98,12 +98,18 @@ impl Cholesky {
     /// Solves `a x = b` for one right-hand side, in place.
     pub fn solve(&self, b: &mut [f64]) {
         let n = self.n;
-        for i in 0..n {
-            let s: f64 = self.l[i * n..i * n + i].iter().zip(&*b).map(|(l, x)| l * x).sum();
-            b[i] = (b[i] - s) / self.l[i * n + i];
-        }
+        self.solve_lower(b);
         for i in (0..n).rev() {
             let s: f64 = (i + 1..n).map(|j| self.l[j * n + i] * b[j]).sum();
+            b[i] = (b[i] - s) / self.l[i * n + i];
+        }
+    }
+
+    /// Solves `l x = b` for one right-hand side, in place; `l` is the factor.
+    pub fn solve_lower(&self, b: &mut [f64]) {
+        let n = self.n;
+        for i in 0..n {
+            let s: f64 = self.l[i * n..i * n + i].iter().zip(&*b).map(|(l, x)| l * x).sum();
             b[i] = (b[i] - s) / self.l[i * n + i];
         }
     }

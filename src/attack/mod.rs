@@ -8,6 +8,7 @@
 //! | [`text::bag_of_words::BagOfWords`] | facts matter more than wording | one ridge regression |
 //! | [`text::decoder::Decoder`] | many targets, little time for each | a training for each protection |
 //! | [`text::corrector::Corrector`] | the decoder comes close: it reads its own guess and mends it | a second training, then a dozen queries a step |
+//! | [`text::align::Align`] | the encoder or a key is secret, but some pairs leaked | a ridge regression and a training |
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
@@ -18,6 +19,7 @@
 pub mod adapt;
 pub mod floor;
 pub mod linear;
+pub mod recover;
 pub mod text;
 
 use crate::data::Record;
@@ -35,8 +37,13 @@ pub struct View<'a> {
     pub clean: &'a Embeddings,
     /// Public topic of each auxiliary record, along which prototypes are formed.
     pub strata: &'a [u32],
-    /// The protection, known in full (but not its noise).
+    /// The protection as the attacker knows it: not its noise, and not its secret parameters
+    /// ([`Pipeline::as_known`]).
     pub pipeline: &'a Pipeline,
+    /// Leaked pairs, access level L1: row `i` is what the victim really released of auxiliary record `i`, secret
+    /// parameters and a noise of its own included, averaged over its releases. There are as many rows as the attacker
+    /// declared in [`Knowledge::leaked_pairs`], and none for attackers that declared none.
+    pub leaked: &'a Embeddings,
     /// How many independent releases of each target the attacker sees.
     pub releases: usize,
     /// Query access to the victim encoder.
@@ -63,6 +70,9 @@ pub struct Knowledge {
     pub encoder: bool,
     /// Reads the released vectors at all.
     pub released: bool,
+    /// How many pairs of its own texts and what the victim really released of them it was leaked (access level L1).
+    #[serde(default)]
+    pub leaked_pairs: usize,
 }
 
 /// The attacker's reconstruction of one released row.
@@ -166,14 +176,16 @@ pub enum AttackConfig {
     Decoder(text::decoder::Decoder),
     /// A decoder that reads its own last guess.
     Corrector(text::corrector::Corrector),
+    /// A linear map learnt from leaked pairs, into a space from which a decoder writes.
+    Align(text::align::Align),
     /// Hill climbing by re-embedding.
     Search(text::search::Search),
 }
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 8] =
-        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "corrector", "search"];
+    pub const KINDS: [&'static str; 9] =
+        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "corrector", "align", "search"];
 
     /// One valid configuration of each kind.
     pub fn examples() -> Vec<Self> {
@@ -185,6 +197,7 @@ impl AttackConfig {
             Self::BagOfWords(text::bag_of_words::BagOfWords::default()),
             Self::Decoder(text::decoder::Decoder::default()),
             Self::Corrector(text::corrector::Corrector::default()),
+            Self::Align(text::align::Align::default()),
             Self::Search(text::search::Search::default()),
         ]
     }
@@ -199,6 +212,7 @@ impl AttackConfig {
             Self::BagOfWords(_) => "bag_of_words",
             Self::Decoder(_) => "decoder",
             Self::Corrector(_) => "corrector",
+            Self::Align(_) => "align",
             Self::Search(_) => "search",
         }
     }
@@ -211,6 +225,7 @@ impl AttackConfig {
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
             Self::Corrector(c) => c.check(),
+            Self::Align(c) => c.check(),
             Self::Search(c) => c.check(),
         }
     }
@@ -225,6 +240,7 @@ impl AttackConfig {
             Self::BagOfWords(c) => Box::new(c),
             Self::Decoder(c) => Box::new(c),
             Self::Corrector(c) => Box::new(c),
+            Self::Align(c) => Box::new(c),
             Self::Search(c) => Box::new(c),
         }
     }
@@ -245,7 +261,7 @@ impl AttackConfig {
 
     /// True for attackers that write text of their own; the strength bar is theirs to clear.
     pub fn is_free_text(&self) -> bool {
-        matches!(self, Self::Decoder(_) | Self::Corrector(_) | Self::Search(_))
+        matches!(self, Self::Decoder(_) | Self::Corrector(_) | Self::Align(_) | Self::Search(_))
     }
 }
 

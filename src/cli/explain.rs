@@ -148,6 +148,13 @@ const TOPICS: &[Topic] = &[
         "Starts from retrieved and written sentences and rewrites them word by word, keeping what explains the release better once\n\
          embedded. It spends encoder queries: the budget curve of the report shows what they buy.",
     ),
+    topic(
+        ATTACKS,
+        "align",
+        "Knows neither the victim encoder nor its key, but `pairs` leaked pairs of text and release: a linear map takes releases into a\n\
+         space of the attacker's own, from where its decoder writes. With `space = \"victim\"` it may query the encoder as well, and\n\
+         the map undoes a secret transform.",
+    ),
     topic(STAGES, "identity", "Releases the embedding as it is: the unprotected reference of every study."),
     topic(
         STAGES,
@@ -165,6 +172,12 @@ const TOPICS: &[Topic] = &[
         "prototype",
         "Releases the mean of at least `members` records of one topic instead of each record. It divides what one record can change by\n\
          the number of members; alone it promises nothing. The unit of privacy is written beside it.",
+    ),
+    topic(
+        STAGES,
+        "rotate",
+        "Multiplies every vector by one secret orthogonal matrix, which `key` names. It promises nothing: cosines and neighbours stay\n\
+         what they were, and a few leaked pairs of text and release undo it. Attackers do not get the key; `align` gets the pairs.",
     ),
     topic(
         STAGES,

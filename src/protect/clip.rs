@@ -46,8 +46,6 @@ impl Stage for Clip {
     }
 
     fn apply(&self, mut release: Release, _: &mut dyn rand::Rng) -> Result<Release, Error> {
-        /// One `f32` rounding lengthens a row by at most 2^-24 of it; twice that much is taken off first.
-        const INWARD: f64 = 1.0 - 1.0 / 8_388_608.0;
         let dim = release.vectors.dim();
         release.vectors.values_mut().par_chunks_exact_mut(dim).for_each(|row| {
             let length = norm(row);
@@ -71,6 +69,18 @@ impl Stage for Clip {
             after.sensitivity = Some(Sensitivity { l2: 2.0 * self.l2, formula: "2C".to_owned() });
         }
         after
+    }
+}
+
+/// One `f32` rounding lengthens a row by at most 2^-24 of it; twice that much is taken off first.
+const INWARD: f64 = 1.0 - 1.0 / 8_388_608.0;
+
+/// Writes `row` to `out`, shortened where it is longer than `limit`.
+pub(super) fn shorten_to(row: &[f32], limit: f64, out: &mut [f32]) {
+    let length = norm(row);
+    let scale = if length > limit { limit / length * INWARD } else { 1.0 };
+    for (o, &v) in out.iter_mut().zip(row) {
+        *o = (f64::from(v) * scale) as f32;
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`Normalize`] | unit norm | bounds a record whose length means nothing |
 //! | [`Clip`] | norm at most `C` | bounds a record whose length means something |
 //! | [`Prototype`] | means of `m` records of one topic | the only way to an epsilon near 1 that keeps a signal: needs `m` times less noise |
+//! | [`Rotate`] | a secret orthogonal matrix | to be put on trial: it promises nothing and falls to leaked pairs |
 //! | [`Gaussian`] | normal noise | the promise |
 //!
 //! To add a stage: a file with its parameters (`Parameters`) and its behaviour ([`Stage`]), a variant of
@@ -30,6 +31,7 @@ mod identity;
 mod normalize;
 mod pipeline;
 mod prototype;
+pub(crate) mod rotate;
 pub mod special;
 mod stage;
 
@@ -40,6 +42,7 @@ pub use identity::Identity;
 pub use normalize::Normalize;
 pub use pipeline::Pipeline;
 pub use prototype::{POOLED, Prototype};
+pub use rotate::Rotate;
 pub use stage::{Release, Stage, StageConfig};
 
 use crate::error::Exit;

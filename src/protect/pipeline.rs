@@ -2,7 +2,7 @@
 
 use super::claim::{Claim, NoiseModel, State};
 use super::stage::{Release, StageConfig};
-use super::{Clip, DEFAULT_DELTA, Error, Gaussian, Identity, Normalize, Prototype};
+use super::{Clip, DEFAULT_DELTA, Error, Gaussian, Identity, Normalize, Prototype, Rotate};
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,21 @@ impl Pipeline {
     pub fn without_noise(&self) -> Self {
         let stages = self.stages.iter().filter(|stage| !matches!(stage, StageConfig::Gaussian(_))).cloned();
         Self { stages: stages.collect() }
+    }
+
+    /// True when a stage has a parameter that only its user knows.
+    pub fn has_secret(&self) -> bool {
+        self.stages.iter().any(|stage| matches!(stage, StageConfig::Rotate(_)))
+    }
+
+    /// The pipeline that an attacker knows: every parameter but the secret ones, which are somebody else's.
+    #[must_use]
+    pub fn as_known(&self) -> Self {
+        let known = |(place, stage): (usize, &StageConfig)| match stage {
+            StageConfig::Rotate(rotate) => StageConfig::Rotate(rotate.as_known(place)),
+            open => open.clone(),
+        };
+        Self { stages: self.stages.iter().enumerate().map(known).collect() }
     }
 
     /// What is known about the rows after the last stage.
@@ -214,7 +229,7 @@ macro_rules! stage_from_parameters {
         }
     )*};
 }
-stage_from_parameters!(Identity, Normalize, Clip, Prototype, Gaussian);
+stage_from_parameters!(Identity, Normalize, Clip, Prototype, Rotate, Gaussian);
 
 #[cfg(test)]
 mod tests {
@@ -316,7 +331,7 @@ mod tests {
 
     #[test]
     fn stages_after_noise_keep_the_guarantee() {
-        for after in ["identity", "normalize", "clip(l2=0.1)", "prototype(members=20)"] {
+        for after in ["identity", "normalize", "clip(l2=0.1)", "prototype(members=20)", "rotate(key=7)"] {
             let pipeline = format!("clip(l2=1) | gaussian(sigma=2) | {after}");
             assert_eq!(mu(&pipeline), 1.0, "{pipeline}");
             assert_eq!(Pipeline::parse(&pipeline).expect("valid").claim().unit_of_privacy, "one record");
@@ -402,7 +417,10 @@ mod tests {
             ("", "has no stage; write `identity` to release vectors as they are"),
             ("clipp(l2=1)", "no stage is called `clipp`; did you mean `clip`"),
             ("gauss(sigma=1)", "no stage is called `gauss`; did you mean `gaussian`"),
-            ("whiten", "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `prototype`, `gaussian`"),
+            (
+                "whiten",
+                "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `prototype`, `rotate`, `gaussian`",
+            ),
             ("clip", "`clip` needs `l2`, for example `clip(l2=1)`"),
             ("clip(l1=1)", "`clip` needs `l2`, for example `clip(l2=1)`; `clip` has no `l1`; known: `l2`"),
             ("clip(l2=1, l2=2)", "`clip.l2` is given twice"),
@@ -415,6 +433,8 @@ mod tests {
             ("clip(l2=1) |", "a stage has no name; write `name(key=value, ...)`, stages separated by `|`"),
             ("normalize(l2=1)", "`normalize` has no `l2`; `normalize` takes none"),
             ("prototype(members=2.5)", "`prototype.members` must be a whole number, got `2.5`"),
+            ("rotate", "`rotate` needs `key`, for example `rotate(key=7)`"),
+            ("rotate(key=-1)", "`rotate.key` must be a whole number, got `-1`"),
             ("prototype(members=0)", "`prototype.members` must be greater than 0, got 0"),
             ("gaussian(sigma=-1)", "`gaussian.sigma` must be greater than 0, got -1"),
             (
@@ -453,6 +473,7 @@ mod tests {
             Just(Normalize.into()),
             scale.clone().prop_map(|l2| Clip { l2 }.into()),
             (1_usize..1000).prop_map(|members| Prototype { members }.into()),
+            any::<u32>().prop_map(|key| Rotate { key: key.into() }.into()),
             scale.prop_map(|sigma| Gaussian::Given { sigma }.into()),
             (-4.9..4.9_f64, -14.0..-0.4_f64).prop_map(|(epsilon, delta)| {
                 Gaussian::Calibrated { epsilon: 10_f64.powf(epsilon), delta: 10_f64.powf(delta) }.into()
@@ -486,7 +507,7 @@ mod tests {
     #[test]
     fn every_example_keeps_the_stage_contract() {
         let names: Vec<&str> = StageConfig::examples().iter().map(StageConfig::name).collect();
-        assert_eq!(names, ["identity", "normalize", "clip", "prototype", "gaussian"]);
+        assert_eq!(names, ["identity", "normalize", "clip", "prototype", "rotate", "gaussian"]);
         for config in StageConfig::examples() {
             assert_eq!(config.check(), Vec::<String>::new());
             assert_eq!(config.to_string().parse::<StageConfig>().expect("its own text"), config);

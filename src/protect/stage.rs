@@ -2,7 +2,7 @@
 
 use super::arguments::{Arguments, near};
 use super::claim::{NoiseModel, State};
-use super::{Clip, Error, Gaussian, Identity, Normalize, Prototype};
+use super::{Clip, Error, Gaussian, Identity, Normalize, Prototype, Rotate};
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,8 @@ pub enum StageConfig {
     Clip(Clip),
     /// See [`Prototype`].
     Prototype(Prototype),
+    /// See [`Rotate`].
+    Rotate(Rotate),
     /// See [`Gaussian`].
     Gaussian(Gaussian),
 }
@@ -78,6 +80,7 @@ impl StageConfig {
             Self::Normalize(Normalize),
             Self::Clip(Clip { l2: 1.0 }),
             Self::Prototype(Prototype { members: 20 }),
+            Self::Rotate(Rotate { key: 7 }),
             Self::Gaussian(Gaussian::Calibrated { epsilon: 1.0, delta: 1e-5 }),
         ]
     }
@@ -89,6 +92,7 @@ impl StageConfig {
             Self::Normalize(_) => "normalize",
             Self::Clip(_) => "clip",
             Self::Prototype(_) => "prototype",
+            Self::Rotate(_) => "rotate",
             Self::Gaussian(_) => "gaussian",
         }
     }
@@ -99,6 +103,7 @@ impl StageConfig {
             Self::Normalize(stage) => stage,
             Self::Clip(stage) => stage,
             Self::Prototype(stage) => stage,
+            Self::Rotate(stage) => stage,
             Self::Gaussian(stage) => stage,
         }
     }
@@ -111,6 +116,7 @@ impl StageConfig {
             "normalize" => Self::Normalize(Normalize),
             "clip" => Self::Clip(Clip::read(&mut arguments)),
             "prototype" => Self::Prototype(Prototype::read(&mut arguments)),
+            "rotate" => Self::Rotate(Rotate::read(&mut arguments)),
             "gaussian" => Self::Gaussian(Gaussian::read(&mut arguments)),
             unknown => {
                 let known: Vec<&str> = Self::examples().iter().map(Self::name).collect();

@@ -110,6 +110,23 @@ impl Bench<'_> {
         out.push(
             "attackers know the pipeline, query the encoder, own text of the same kind and are fitted on fresh draws of the real noise".to_owned(),
         );
+        for protection in study.protect.iter().filter(|p| p.pipeline.has_secret()) {
+            out.push(format!(
+                "`{}` keeps a secret: attackers know every parameter but that one, and those that declare leaked pairs learn it from them",
+                protection.name
+            ));
+        }
+        for attack in &study.attack {
+            let knowledge = attack.build().needs();
+            if knowledge.leaked_pairs > 0 {
+                out.push(format!(
+                    "`{}` was leaked {} pairs of its own texts and what the victim released of them{}",
+                    attack.kind(),
+                    knowledge.leaked_pairs,
+                    if knowledge.encoder { "" } else { ", and never queries the encoder" }
+                ));
+            }
+        }
         for attack in study.attack.iter().filter(|a| a.targets() > 0 && a.targets() < study.data.targets) {
             out.push(format!(
                 "`{}` takes the first {} targets of the random order, a declared subset; its n and interval say so",

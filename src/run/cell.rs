@@ -100,11 +100,15 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     // 2. What the attacker sees, and 3. what it learns from that.
     let clock = std::time::Instant::now();
     let workshop = store.workshop();
+    let attacker = attack.build();
+    let known = protection.pipeline.as_known();
+    let leaked = leaked(bench, cell, attacker.needs().leaked_pairs)?;
     let view = View {
         auxiliary: &bench.auxiliary.records,
         clean: &bench.auxiliary.clean,
         strata: &bench.auxiliary.strata,
-        pipeline: &protection.pipeline,
+        pipeline: &known,
+        leaked: &leaked,
         releases: protection.releases,
         encoder: bench.victim,
         seed: cell.seed,
@@ -112,7 +116,6 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         fingerprint: format!("{} {} x{}", bench.fingerprint, protection.pipeline, protection.releases),
         workshop: &workshop,
     };
-    let attacker = attack.build();
     let inverter = attacker.fit(&view, &outcome.id, progress)?;
     outcome.cost.fit_s = clock.elapsed().as_secs_f64();
 
@@ -131,7 +134,10 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     // 5. Scores, each beside what the same guesses score against other originals.
     outcome.n = n;
     outcome.knowledge = Some(attacker.needs());
-    outcome.cost.pairs = bench.auxiliary.records.len();
+    outcome.cost.pairs = match leaked.len() {
+        0 => bench.auxiliary.records.len(),
+        pairs => pairs,
+    };
     outcome.cost.queries_per_target = guesses.iter().map(|g| g.queries as f64).sum::<f64>() / n as f64;
     (outcome.test, outcome.floor) = scores(bench, &bench.test, &guesses, &outcome.id)?;
     outcome.validation = judged(bench, &bench.validation, &rehearsed)?;
@@ -197,6 +203,20 @@ fn release(bench: &Bench, cell: &Cell, side: &Side) -> Result<Embeddings, Error>
     Ok(adapt::release(&protection.pipeline, &side.clean, &side.strata, protection.releases, |k| {
         seed::stream(cell.seed, &name, &format!("target release {k}"))
     })?)
+}
+
+/// The first `pairs` auxiliary records as the victim really released them, in a draw that no target shares.
+fn leaked(bench: &Bench, cell: &Cell, pairs: usize) -> Result<Embeddings, Error> {
+    let side = &bench.auxiliary;
+    if pairs == 0 {
+        return Ok(Embeddings::empty(side.clean.dim()));
+    }
+    let protection = &bench.study.protect[cell.protection];
+    let name = format!("{} {} x{}", side.name, protection.pipeline, protection.releases);
+    let all = adapt::release(&protection.pipeline, &side.clean, &side.strata, protection.releases, |k| {
+        seed::stream(cell.seed, &name, &format!("leaked release {k}"))
+    })?;
+    Ok(all.select(&(0..pairs.min(all.len())).collect::<Vec<_>>()))
 }
 
 /// One guess for each of the first `n` targets. Targets behind one prototype share a row, which is attacked once.

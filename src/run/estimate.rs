@@ -38,25 +38,26 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
     for attack in &study.attack {
         let targets = if attack.targets() > 0 { attack.targets() as f64 } else { n };
         cell_s += 1.3 * targets * (judge_s + encode_s);
-        let (decoder, blind) = match attack {
-            AttackConfig::Decoder(d) => (Some(d.clone()), false),
+        let (decoder, source) = match attack {
+            AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
             AttackConfig::Search(s) => {
                 cell_s += 1.25 * targets * s.queries as f64 * encode_s * 1.2;
-                (Some(s.decoder.clone()), false)
+                (Some(s.decoder.clone()), "releases")
             }
-            AttackConfig::Blind(b) => (Some(b.decoder()), true),
-            _ => (None, false),
+            AttackConfig::Align(a) => (Some(a.decoder.clone()), "own space"),
+            AttackConfig::Blind(b) => (Some(b.decoder()), "permuted"),
+            _ => (None, ""),
         };
         if let Some(d) = decoder {
-            if !trained.contains(&(d.clone(), blind)) {
+            if !trained.contains(&(d.clone(), source)) {
                 // Pieces of a text with its prefix, as news sentences have them.
                 let tokens = (d.batch * (28 + d.slots)) as f64;
                 let per_token = 6.0 * (12 * d.d_model * d.d_model * d.layers + d.d_model * d.vocabulary) as f64;
                 let steps = d.adapt_steps as f64 + d.steps as f64 / study.protect.len() as f64;
                 cell_s += steps * tokens * per_token / (flops * TRAINING_EFFICIENCY);
-                trained.push((d.clone(), blind));
+                trained.push((d.clone(), source));
             }
-            if !blind {
+            if source == "releases" {
                 cell_s += 1.2 * n * d.samples as f64 * encode_s * 0.8;
             }
         }

@@ -113,6 +113,7 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
     made(out)?;
     let pipeline: crate::protect::Pipeline = "identity".parse()?;
     let strata = vec![0; texts.len()];
+    let leaked = Embeddings::empty(vectors.dim());
     let inputs = format!("pretraining {} {}", serde_json::json!(plan), victim.info().fingerprint);
     let view = View {
         auxiliary: &texts,
@@ -120,6 +121,7 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
         strata: &strata,
         pipeline: &pipeline,
         releases: 1,
+        leaked: &leaked,
         encoder: victim.as_ref(),
         seed: plan.seed,
         fingerprint: inputs.clone(),

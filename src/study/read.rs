@@ -202,6 +202,7 @@ impl<'t> Reader<'t> {
             "corrector" => AttackConfig::Corrector(self.table(table, &place)),
             "bag_of_words" => AttackConfig::BagOfWords(self.table(table, &place)),
             "decoder" => AttackConfig::Decoder(self.table(table, &place)),
+            "align" => AttackConfig::Align(self.table(table, &place)),
             "search" => AttackConfig::Search(self.table(table, &place)),
             _ => {
                 let known = near(&kind, AttackConfig::KINDS.into_iter());
@@ -245,14 +246,18 @@ impl<'t> Reader<'t> {
                 self.problem(*start, &format!("`attack.kind` `{}` is given twice", a.kind()));
             }
         }
-        // A search without a decoder of its own uses the study's, so that one training serves both.
+        // A search or an alignment without a decoder of its own uses the study's, so that one training serves both.
         let shared = attack.iter().find_map(|(_, a, _)| match a {
             AttackConfig::Decoder(d) => Some(d.clone()),
             _ => None,
         });
         for (_, a, own) in attack.iter_mut() {
-            if let (AttackConfig::Search(search), Some(decoder), false) = (a, &shared, *own) {
-                search.decoder = decoder.clone();
+            if let (Some(decoder), false) = (&shared, *own) {
+                match a {
+                    AttackConfig::Search(search) => search.decoder = decoder.clone(),
+                    AttackConfig::Align(align) => align.decoder = decoder.clone(),
+                    _ => {}
+                }
             }
         }
     }

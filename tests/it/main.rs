@@ -5,4 +5,5 @@ mod encode;
 mod encode_folder;
 mod prior;
 mod protect;
+mod recover;
 mod run;

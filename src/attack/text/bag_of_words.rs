@@ -50,7 +50,7 @@ struct Fitted {
 
 impl Attack for BagOfWords {
     fn needs(&self) -> Knowledge {
-        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true }
+        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true, leaked_pairs: 0 }
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {

@@ -102,7 +102,7 @@ impl Decoder {
 
 impl Attack for Decoder {
     fn needs(&self) -> Knowledge {
-        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true }
+        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true, leaked_pairs: 0 }
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {

@@ -1,5 +1,6 @@
 //! Text attackers, and what they share: words, a lexicon read from vectors, candidates scored by re-embedding.
 
+pub mod align;
 pub mod bag_of_words;
 pub mod bigrams;
 pub mod corrector;
@@ -8,6 +9,7 @@ pub mod decoder;
 pub mod kept;
 pub mod lexicon;
 pub mod nearest;
+pub mod own_space;
 pub mod prior;
 pub mod search;
 pub mod tokenizer;

@@ -24,7 +24,7 @@ struct Fitted<'a> {
 
 impl Attack for Nearest {
     fn needs(&self) -> Knowledge {
-        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true }
+        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true, leaked_pairs: 0 }
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {

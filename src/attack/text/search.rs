@@ -84,7 +84,7 @@ impl Search {
 
 impl Attack for Search {
     fn needs(&self) -> Knowledge {
-        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true }
+        Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true, leaked_pairs: 0 }
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
