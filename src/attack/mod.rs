@@ -8,6 +8,7 @@
 //! | [`text::bag_of_words::BagOfWords`] | facts matter more than wording | one ridge regression |
 //! | [`text::decoder::Decoder`] | many targets, little time for each | a training for each protection |
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
+//! | [`probe`] | a fact suffices: topic, name, code, whose vector it is | minutes at most |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
 //! ([`adapt`]), denoises with what it knows about the noise, and averages repeated releases.
@@ -17,6 +18,7 @@
 pub mod adapt;
 pub mod floor;
 pub mod linear;
+pub mod probe;
 pub mod text;
 
 use crate::data::Record;
@@ -153,12 +155,49 @@ pub enum AttackConfig {
     Decoder(text::decoder::Decoder),
     /// Hill climbing by re-embedding.
     Search(text::search::Search),
+    /// Topics, senders and other attributes.
+    Attribute(probe::attribute::Attribute),
+    /// Names, dates and codes in texts of known wording.
+    Slots(probe::slots::Slots),
+    /// Which vectors and texts belong together.
+    Linkage(probe::linkage::Linkage),
+}
+
+/// An attacker as the registry builds it: one that writes texts, or one that infers facts.
+pub enum Attacker {
+    /// Its guesses are texts.
+    Reconstructs(Box<dyn Attack>),
+    /// Its findings are facts.
+    Infers(Box<dyn probe::Probe>),
+}
+
+impl Attacker {
+    /// What it must be granted.
+    pub fn needs(&self) -> Knowledge {
+        match self {
+            Self::Reconstructs(attack) => attack.needs(),
+            Self::Infers(probe) => probe.needs(),
+        }
+    }
 }
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 7] =
-        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "search"];
+    pub const KINDS: [&'static str; 10] = [
+        "blind",
+        "constant",
+        "random",
+        "nearest",
+        "bag_of_words",
+        "decoder",
+        "search",
+        "attribute",
+        "slots",
+        "linkage",
+    ];
+
+    /// The kinds that infer facts instead of writing texts.
+    pub const PROBES: [&'static str; 3] = ["attribute", "slots", "linkage"];
 
     /// One valid configuration of each kind.
     pub fn examples() -> Vec<Self> {
@@ -170,6 +209,9 @@ impl AttackConfig {
             Self::BagOfWords(text::bag_of_words::BagOfWords::default()),
             Self::Decoder(text::decoder::Decoder::default()),
             Self::Search(text::search::Search::default()),
+            Self::Attribute(probe::attribute::Attribute::default()),
+            Self::Slots(probe::slots::Slots::default()),
+            Self::Linkage(probe::linkage::Linkage::default()),
         ]
     }
 
@@ -183,6 +225,9 @@ impl AttackConfig {
             Self::BagOfWords(_) => "bag_of_words",
             Self::Decoder(_) => "decoder",
             Self::Search(_) => "search",
+            Self::Attribute(_) => "attribute",
+            Self::Slots(_) => "slots",
+            Self::Linkage(_) => "linkage",
         }
     }
 
@@ -190,16 +235,18 @@ impl AttackConfig {
     pub fn check(&self) -> Vec<String> {
         match self {
             Self::Blind(c) => c.check(),
-            Self::Constant(_) | Self::Random(_) | Self::Nearest(_) => Vec::new(),
+            Self::Constant(_) | Self::Random(_) | Self::Nearest(_) | Self::Linkage(_) => Vec::new(),
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
             Self::Search(c) => c.check(),
+            Self::Attribute(c) => c.check(),
+            Self::Slots(c) => c.check(),
         }
     }
 
     /// The attacker.
-    pub fn build(&self) -> Box<dyn Attack> {
-        match self.clone() {
+    pub fn build(&self) -> Attacker {
+        let attack: Box<dyn Attack> = match self.clone() {
             Self::Blind(c) => Box::new(c),
             Self::Constant(c) => Box::new(c),
             Self::Random(c) => Box::new(c),
@@ -207,13 +254,18 @@ impl AttackConfig {
             Self::BagOfWords(c) => Box::new(c),
             Self::Decoder(c) => Box::new(c),
             Self::Search(c) => Box::new(c),
-        }
+            Self::Attribute(c) => return Attacker::Infers(Box::new(c)),
+            Self::Slots(c) => return Attacker::Infers(Box::new(c)),
+            Self::Linkage(c) => return Attacker::Infers(Box::new(c)),
+        };
+        Attacker::Reconstructs(attack)
     }
 
     /// How many targets it takes, where the study limits a costly attack to a declared subset; 0 means all.
     pub fn targets(&self) -> usize {
         match self {
             Self::Search(c) => c.targets,
+            Self::Slots(c) => c.targets,
             _ => 0,
         }
     }
@@ -221,6 +273,11 @@ impl AttackConfig {
     /// True for attackers that exist to show the floor, never to carry a verdict.
     pub fn is_floor(&self) -> bool {
         matches!(self, Self::Blind(_) | Self::Constant(_) | Self::Random(_))
+    }
+
+    /// True for attackers that infer facts instead of writing texts.
+    pub fn is_probe(&self) -> bool {
+        Self::PROBES.contains(&self.kind())
     }
 
     /// True for attackers that write text of their own; the strength bar is theirs to clear.
@@ -312,6 +369,13 @@ mod tests {
         assert_eq!(floors, ["blind", "constant", "random"]);
         for floor in [AttackConfig::Blind(floor::Blind::default()), AttackConfig::Random(floor::Random::default())] {
             assert!(!floor.build().needs().released, "{} must not look at the release", floor.kind());
+        }
+    }
+
+    #[test]
+    fn probes_are_those_that_infer() {
+        for example in AttackConfig::examples() {
+            assert_eq!(matches!(example.build(), Attacker::Infers(_)), example.is_probe(), "{}", example.kind());
         }
     }
 }

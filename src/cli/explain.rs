@@ -148,6 +148,24 @@ const TOPICS: &[Topic] = &[
         "Starts from retrieved and written sentences and rewrites them word by word, keeping what explains the release better once\n\
          embedded. It spends encoder queries: the budget curve of the report shows what they buy.",
     ),
+    topic(
+        ATTACKS,
+        "attribute",
+        "Infers what kind of text stands behind a vector: its topic, its sender, whether it names somebody, holds a number, is long or\n\
+         asks. A logistic regression on fresh releases of labelled records; chance and what the text's own words tell stand beside it.",
+    ),
+    topic(
+        ATTACKS,
+        "slots",
+        "Finds the name, date, amount or code in a text of known wording by ranking every value of a list. The victim's record is a real\n\
+         sentence with a filled form beside it; in a second variant the attacker knows that sentence as well. Exposure is counted in bits.",
+    ),
+    topic(
+        ATTACKS,
+        "linkage",
+        "Tells whether two releases are of one text, whether a text is in the store, whether two vectors are of one sender: likelihood\n\
+         ratios that know the noise, counted at 1 % and 0.1 % false alarms, and held against what a guarantee allows.",
+    ),
     topic(STAGES, "identity", "Releases the embedding as it is: the unprotected reference of every study."),
     topic(
         STAGES,

@@ -4,7 +4,8 @@ use super::bench::{Bench, Side};
 use super::record::{GuaranteeRecord, GuessRecord};
 use super::store::Store;
 use crate::Error;
-use crate::attack::{self, Guess, Knowledge, Progress, View, adapt};
+use crate::attack::probe::{Field, Inference, Probe};
+use crate::attack::{self, Attacker, Guess, Knowledge, Progress, View, adapt};
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
 use crate::measure::text::Bleu;
@@ -41,6 +42,9 @@ pub struct Outcome {
     pub validation: Scores,
     /// Scores of all targets together, that are no mean over targets (corpus BLEU).
     pub aggregates: BTreeMap<String, Estimate>,
+    /// What the figures of a probe mean, by metric id; empty for attackers that write texts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inferred: BTreeMap<String, Inference>,
     /// What the attacker was granted.
     pub knowledge: Option<Knowledge>,
     /// What it spent.
@@ -112,15 +116,20 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         fingerprint: format!("{} {} x{}", bench.fingerprint, protection.pipeline, protection.releases),
         workshop: &workshop,
     };
-    let attacker = attack.build();
-    let inverter = attacker.fit(&view, &outcome.id, progress)?;
-    outcome.cost.fit_s = clock.elapsed().as_secs_f64();
-
-    // 4. Its guesses: on validation targets to choose the worst attacker, on test targets to score it.
     let limit = |side: &Side, share: usize| match attack.targets() {
         0 => side.records.len(),
         n => n.div_ceil(share).max(2).min(side.records.len()),
     };
+    let attacker = match attack.build() {
+        Attacker::Reconstructs(attacker) => attacker,
+        Attacker::Infers(probe) => {
+            return infer(bench, probe.as_ref(), &view, &test, limit(&bench.test, 1), outcome, progress);
+        }
+    };
+    let inverter = attacker.fit(&view, &outcome.id, progress)?;
+    outcome.cost.fit_s = clock.elapsed().as_secs_f64();
+
+    // 4. Its guesses: on validation targets to choose the worst attacker, on test targets to score it.
     let (n, n_validation) = (limit(&bench.test, 1), limit(&bench.validation, 4));
     let clock = std::time::Instant::now();
     let guesses = invert(inverter.as_ref(), &test, n, &format!("{} test", outcome.id), progress)?;
@@ -147,6 +156,47 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         scores: outcome.test.iter().map(|(metric, values)| (metric.clone(), values[i])).collect(),
     });
     store.write_lines(&format!("guesses/{}.jsonl", outcome.id), pairs)?;
+    Ok(outcome)
+}
+
+/// A probe's cell: facts instead of guesses, no texts to keep.
+fn infer(
+    bench: &Bench,
+    probe: &dyn Probe,
+    view: &View,
+    seen: &Embeddings,
+    n: usize,
+    mut outcome: Outcome,
+    progress: &dyn Progress,
+) -> Result<Outcome, Error> {
+    let side = &bench.test;
+    let first: Vec<usize> = (0..n).collect();
+    let (clean, released) = (side.clean.select(&first), seen.select(&first));
+    let field = Field {
+        records: &side.records[..n],
+        clean: &clean,
+        strata: &side.strata[..n],
+        clusters: &side.clusters[..n],
+        released: &released,
+        pipeline: view.pipeline,
+        releases: view.releases,
+        seed: view.seed,
+        task: &outcome.id,
+    };
+    let clock = std::time::Instant::now();
+    let findings = probe.run(view, &field, progress)?;
+    outcome.n = n;
+    outcome.knowledge = Some(probe.needs());
+    outcome.cost = Cost {
+        pairs: view.auxiliary.len(),
+        queries_per_target: findings.queries as f64 / n as f64,
+        fit_s: 0.0,
+        seconds_per_target: clock.elapsed().as_secs_f64() / n as f64,
+    };
+    outcome.test = findings.scores;
+    outcome.aggregates = findings.aggregates;
+    outcome.inferred = findings.meaning;
+    outcome.curves = findings.curves;
     Ok(outcome)
 }
 
@@ -181,6 +231,7 @@ impl Outcome {
             floor: Scores::new(),
             validation: Scores::new(),
             aggregates: BTreeMap::new(),
+            inferred: BTreeMap::new(),
             knowledge: None,
             cost: Cost::default(),
             curves: Vec::new(),

@@ -37,12 +37,21 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
     let mut trained = Vec::new();
     for attack in &study.attack {
         let targets = if attack.targets() > 0 { attack.targets() as f64 } else { n };
-        cell_s += 1.3 * targets * (judge_s + encode_s);
+        if !attack.is_probe() {
+            cell_s += 1.3 * targets * (judge_s + encode_s);
+        }
         let (decoder, blind) = match attack {
             AttackConfig::Decoder(d) => (Some(d.clone()), false),
             AttackConfig::Search(s) => {
                 cell_s += 1.25 * targets * s.queries as f64 * encode_s * 1.2;
                 (Some(s.decoder.clone()), false)
+            }
+            AttackConfig::Slots(s) => {
+                // Directions are embedded once for all protections; filled forms are longer than their carriers.
+                let once = 8000.0 * s.carriers as f64 + 1500.0;
+                let known = 6.0 * s.known as f64 * s.shortlist as f64;
+                cell_s += 1.4 * encode_s * (once / study.protect.len() as f64 + known);
+                (None, false)
             }
             AttackConfig::Blind(b) => (Some(b.decoder()), true),
             _ => (None, false),

@@ -4,6 +4,7 @@ use super::bench::Bench;
 use super::cell::Outcome;
 use super::record::{Direction, Row};
 use crate::Error;
+use crate::attack::AttackConfig;
 use crate::measure::similarity::leak_statistic;
 use crate::measure::statistics::{self, Design, Estimate, Table, Tail};
 use crate::measure::{Context, MetricKind};
@@ -45,10 +46,15 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         unit: column.unit.to_owned(),
         direction: column.direction,
         guarantee: outcome.guarantee.clone(),
+        inference: None,
         error: outcome.error.clone(),
     };
     if outcome.error.is_some() {
-        return Ok(vec![row(&outcome.attack, &LEAK)]);
+        let mut failed = row(&outcome.attack, &LEAK);
+        if AttackConfig::PROBES.contains(&outcome.attack.as_str()) {
+            failed.metric.clone_from(&outcome.attack);
+        }
+        return Ok(vec![failed]);
     }
     let design = Design::clustered(&bench.test.clusters[..outcome.n], 1);
     let mut rng = seed::stream(outcome.seed, &outcome.id, "intervals");
@@ -67,6 +73,24 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
                 out.push(fill(row(attack, column), estimate));
             }
         }
+        return Ok(out);
+    }
+
+    for (id, meaning) in &outcome.inferred {
+        let estimate = match outcome.test.get(id) {
+            Some(values) => statistics::mean(&Table::one(values)?, &design, meaning.range, &mut rng),
+            None => outcome.aggregates.get(id).copied(),
+        };
+        out.push(Row {
+            metric: id.clone(),
+            unit: meaning.unit.clone(),
+            n: meaning.n,
+            floor: meaning.chance,
+            inference: Some(meaning.clone()),
+            ..fill(row(&outcome.attack, &LEAK), estimate)
+        });
+    }
+    if !outcome.inferred.is_empty() {
         return Ok(out);
     }
 

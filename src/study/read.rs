@@ -202,6 +202,9 @@ impl<'t> Reader<'t> {
             "bag_of_words" => AttackConfig::BagOfWords(self.table(table, &place)),
             "decoder" => AttackConfig::Decoder(self.table(table, &place)),
             "search" => AttackConfig::Search(self.table(table, &place)),
+            "attribute" => AttackConfig::Attribute(self.table(table, &place)),
+            "slots" => AttackConfig::Slots(self.table(table, &place)),
+            "linkage" => AttackConfig::Linkage(self.table(table, &place)),
             _ => {
                 let known = near(&kind, AttackConfig::KINDS.into_iter());
                 self.problem(kind_start, &format!("unknown attack kind `{kind}`; {known}"));
