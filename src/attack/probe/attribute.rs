@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Records of a class that the attacker needs to know it.
 const FEWEST: usize = 20;
-/// Targets that must have the attribute before it is scored.
+/// Targets of a class, in at least two classes, that it takes to score an attribute.
 const FEWEST_TARGETS: usize = 10;
 /// Labels of the learning curve, before all of them.
 const LABELS: [usize; 3] = [10, 100, 1000];
@@ -73,7 +73,7 @@ struct Question {
 type Label = dyn Fn(&Record) -> Option<String>;
 
 impl Question {
-    /// `None` where fewer than two classes have enough auxiliary records, or hardly a target has one of them.
+    /// `None` where fewer than two classes have enough auxiliary records, or enough targets.
     fn new(id: &'static str, text: &str, view: &View, field: &Field, label: &Label) -> Option<Self> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for value in view.auxiliary.iter().filter_map(label) {
@@ -83,8 +83,9 @@ impl Question {
         let number: BTreeMap<String, u32> = classes.into_iter().zip(0..).collect();
         let of = |records: &[Record]| records.iter().map(|r| number.get(&label(r)?).copied()).collect::<Vec<_>>();
         let (own, truth) = (of(view.auxiliary), of(field.records));
-        let seen: BTreeSet<u32> = truth.iter().flatten().copied().collect();
-        let enough = number.len() >= 2 && seen.len() >= 2 && truth.iter().flatten().count() >= FEWEST_TARGETS;
+        let of_class = |c: u32| truth.iter().filter(|t| **t == Some(c)).count();
+        let scored = (0..number.len() as u32).filter(|&c| of_class(c) >= FEWEST_TARGETS).count();
+        let enough = scored >= 2;
         enough.then(|| Self {
             id,
             text: format!("{text} ({} classes)", number.len()),
@@ -459,8 +460,9 @@ mod tests {
     #[test]
     fn topics_are_read_from_open_vectors_and_lost_behind_noise() {
         let open = bench::run(&Attribute::default(), "identity");
-        assert!(bench::value(&open, "attribute_topic_balanced") > 0.9);
-        assert!(bench::value(&open, "attribute_topic_auc") > 0.95);
+        let (balanced, area) =
+            (bench::value(&open, "attribute_topic_balanced"), bench::value(&open, "attribute_topic_auc"));
+        assert!(balanced > 0.75 && area > 0.9, "{balanced} {area}");
         let closed = bench::run(&Attribute::default(), "clip(l2=1) | gaussian(sigma=50)");
         let chance = &closed.meaning["attribute_topic_balanced"];
         assert_eq!(chance.chance, Some(0.25));

@@ -309,15 +309,15 @@ mod tests {
 
     #[test]
     fn presence_is_found_as_often_as_the_closed_form_says() {
-        // TPR at 1 % FPR = Phi(d' - 2.326) with d' = (1 - c) / sigma, decoys at cosine c = .13. 4000 trials: three
-        // standard errors are at most .024.
-        let (n, d, c) = (4000, 64, 0.13);
+        // TPR at 1 % FPR = Phi(d' - 2.326) with d' = (1 - c) / sigma, decoys at cosine c = .13. With 4000 texts and 40 000
+        // decoys the standard error is at most .010, most of it the threshold's; tolerance .025.
+        let (n, decoys, d, c) = (4000, 40_000, 16, 0.13);
         for (sigma, golden) in [(0.25, 0.876), (0.5, 0.279), (1.0, 0.073)] {
             // The text is the first axis, stored n times; the decoys are stored in its place.
             let mut text = Embeddings::empty(d);
             text.push(&std::iter::once(1.0).chain(std::iter::repeat_n(0.0, d - 1)).collect::<Vec<f32>>());
             let stored = noisy(&text.select(&vec![0; n]), sigma, "stored");
-            let others = noisy(&cone(n, d, c, "others"), sigma, "others");
+            let others = noisy(&cone(decoys, d, c, "others"), sigma, "others");
             let own = Score::Product.table(&text, &stored);
             let tpr = rate(&own, &mut Score::Product.table(&text, &others));
             assert!((tpr - golden).abs() < 0.025, "sigma {sigma}: {tpr} against {golden}");

@@ -489,10 +489,12 @@ mod tests {
     fn names_are_read_from_open_vectors_and_lost_behind_noise() {
         let probe = Slots { targets: 0, known: 20, ..Slots::default() };
         let open = bench::run(&probe, "identity");
-        // The toy is linear in the words, so that the direction of a value is almost the value.
-        assert!(bench::value(&open, "slot_first_name_top1") > 0.9, "{}", bench::value(&open, "slot_first_name_top1"));
-        assert!(bench::value(&open, "slot_first_name_known_carrier_top1") > 0.9);
-        assert!(bench::value(&open, "slot_code_exposure_bits") > 7.0);
+        // Guessing finds one name in 483. A carrier that is known is subtracted whole; one that is not leaves its words.
+        let (hidden, known) =
+            (bench::value(&open, "slot_first_name_top1"), bench::value(&open, "slot_first_name_known_carrier_top1"));
+        assert!(hidden > 0.3 && known > 0.8, "{hidden} {known}");
+        let code = bench::value(&open, "slot_code_exposure_bits");
+        assert!(code > 3.0, "{code}");
         assert!(open.queries > 1000);
         let closed = bench::run(&probe, "clip(l2=1) | gaussian(sigma=50)");
         assert!(bench::value(&closed, "slot_first_name_top1") < 0.05);
