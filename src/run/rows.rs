@@ -2,7 +2,7 @@
 
 use super::bench::Bench;
 use super::cell::Outcome;
-use super::record::{Direction, Row};
+use super::record::{Direction, Inference, Row};
 use crate::Error;
 use crate::attack::AttackConfig;
 use crate::measure::similarity::leak_statistic;
@@ -76,21 +76,14 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         return Ok(out);
     }
 
-    for (id, meaning) in &outcome.inferred {
-        let estimate = match outcome.test.get(id) {
-            Some(values) => statistics::mean(&Table::one(values)?, &design, meaning.range, &mut rng),
-            None => outcome.aggregates.get(id).copied(),
-        };
-        out.push(Row {
-            metric: id.clone(),
-            unit: meaning.unit.clone(),
-            n: meaning.n,
-            floor: meaning.chance,
-            inference: Some(meaning.clone()),
-            ..fill(row(&outcome.attack, &LEAK), estimate)
-        });
-    }
     if !outcome.inferred.is_empty() {
+        for (id, meaning) in &outcome.inferred {
+            let estimate = match outcome.test.get(id) {
+                Some(values) => statistics::mean(&Table::one(values)?, &design, meaning.range, &mut rng),
+                None => outcome.aggregates.get(id).copied(),
+            };
+            out.push(inferred(id, meaning, fill(row(&outcome.attack, &LEAK), estimate)));
+        }
         return Ok(out);
     }
 
@@ -129,6 +122,18 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         out.push(fill(row(&outcome.attack, &column), Some(*estimate)));
     }
     Ok(out)
+}
+
+/// A probe's figure: its own question, unit and chance.
+fn inferred(id: &str, meaning: &Inference, row: Row) -> Row {
+    Row {
+        metric: id.to_owned(),
+        unit: meaning.unit.clone(),
+        n: meaning.n,
+        floor: meaning.chance,
+        inference: Some(meaning.clone()),
+        ..row
+    }
 }
 
 /// The first `n` scores as a table of one seed; missing metrics give an empty one.

@@ -334,7 +334,9 @@ fn penalty(known: &[usize], classes: usize, of: &Rows) -> (f64, usize) {
 impl Reader {
     fn fit(x: &dyn Features, labels: &[u32], classes: usize, l2: f64) -> Self {
         let mut counts = vec![0.0; classes];
-        labels.iter().for_each(|&c| counts[c as usize] += 1.0);
+        for &c in labels {
+            counts[c as usize] += 1.0;
+        }
         let log_prior = counts.iter().map(|n: &f64| (n.max(0.5) / labels.len().max(1) as f64).ln()).collect();
         Self { model: Logistic::fit(x, labels, classes, l2), log_prior }
     }
@@ -378,7 +380,7 @@ impl Answers {
             rows.map(|(odds, t)| t.map(|t| (odds[c], t as usize == c))).collect()
         };
         // Two classes are one question.
-        let curves: Vec<Auc> = (if k == 2 { 1 } else { 0 }..k).map(|c| Auc::new(&of(c))).collect();
+        let curves: Vec<Auc> = (usize::from(k == 2)..k).map(|c| Auc::new(&of(c))).collect();
         move |w| {
             let areas: Vec<f64> = curves.iter().filter_map(|c| c.area(w)).collect();
             (!areas.is_empty()).then(|| areas.iter().sum::<f64>() / areas.len() as f64)

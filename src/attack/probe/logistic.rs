@@ -201,14 +201,15 @@ fn two_loops(gradient: &[f64], memory: &VecDeque<(Vec<f64>, Vec<f64>, f64)>) -> 
     }
     if let Some((_, y, rho)) = memory.back() {
         let scale = 1.0 / (rho * product(y, y));
-        q.iter_mut().for_each(|q| *q *= scale);
+        for q in &mut q {
+            *q *= scale;
+        }
     }
     for ((s, y, rho), alpha) in memory.iter().zip(alphas.iter().rev()) {
         let beta = rho * product(y, &q);
         q.iter_mut().zip(s).for_each(|(q, s)| *q += (alpha - beta) * s);
     }
-    q.iter_mut().for_each(|q| *q = -*q);
-    q
+    q.into_iter().map(|q| -q).collect()
 }
 
 fn product(a: &[f64], b: &[f64]) -> f64 {

@@ -176,9 +176,9 @@ mod bench {
                 (Vec::new(), Vec::new()),
                 |mut sides, (is_target, r)| {
                     if is_target {
-                        sides.0.push(r)
+                        sides.0.push(r);
                     } else {
-                        sides.1.push(r)
+                        sides.1.push(r);
                     }
                     sides
                 },

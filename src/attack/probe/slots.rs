@@ -319,7 +319,7 @@ impl Reader {
         let mut residuals = Embeddings::empty(view.clean.dim());
         for (s, slot) in slots.iter().enumerate() {
             let mut of_form = Vec::with_capacity(2);
-            for form in 0..slot.forms.len() {
+            for (form, known) in directions[s].iter().enumerate() {
                 let mut rng = seed::stream(view.seed, &view.inputs, &format!("slots rehearsal {} {form}", slot.id));
                 let own: Vec<(usize, usize)> =
                     (0..REHEARSED).map(|i| (parameters.carriers + i, rng.random_range(0..slot.values.len()))).collect();
@@ -331,9 +331,8 @@ impl Reader {
                 })?;
                 let (mean, _) = linear::moments(&signal);
                 for (row, &(_, v)) in signal.rows().zip(&own) {
-                    let known = directions[s][form].row(v);
                     let left: Vec<f32> =
-                        row.iter().zip(&mean).zip(known).map(|((y, m), d)| y - *m as f32 - g * d).collect();
+                        row.iter().zip(&mean).zip(known.row(v)).map(|((y, m), d)| y - *m as f32 - g * d).collect();
                     residuals.push(&left);
                 }
                 of_form.push(mean);
@@ -392,7 +391,7 @@ fn direction<'t>(
     for carrier in carriers {
         let texts: Vec<String> = (0..slot.values.len()).map(|v| slot.filled(form, v, carrier)).collect();
         let vectors = encoder.attackers(&texts)?;
-        let (mean, _) = moments_of_means(&vectors);
+        let mean = mean_row(&vectors);
         let sum = sum.get_or_insert_with(|| {
             let zeros = vec![0.0; vectors.values().len()];
             Embeddings::new(zeros, vectors.dim()).expect("zeros are finite")
@@ -406,14 +405,13 @@ fn direction<'t>(
     Ok(sum.expect("at least one carrier, as `check` demands"))
 }
 
-/// The mean row, and how many there were.
-fn moments_of_means(rows: &Embeddings) -> (Vec<f32>, usize) {
+fn mean_row(rows: &Embeddings) -> Vec<f32> {
     let mut mean = vec![0.0_f64; rows.dim()];
     for row in rows.rows() {
         mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v));
     }
     let n = rows.len().max(1);
-    (mean.iter().map(|m| (m / n as f64) as f32).collect(), n)
+    mean.iter().map(|m| (m / n as f64) as f32).collect()
 }
 
 /// The covariance of the residuals, drawn a little towards a multiple of the identity, so that it can be inverted.
@@ -422,7 +420,9 @@ fn shrunk(residuals: &Embeddings) -> Vec<f64> {
     let d = residuals.dim();
     let (_, mut cov) = linear::moments(residuals);
     let level = (0..d).map(|i| cov[i * d + i]).sum::<f64>() / d as f64;
-    cov.iter_mut().for_each(|c| *c *= 1.0 - SHARE);
+    for c in &mut cov {
+        *c *= 1.0 - SHARE;
+    }
     linear::add_to_diagonal(&mut cov, d, SHARE * level + 1e-9);
     cov
 }
