@@ -49,9 +49,10 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         inference: None,
         error: outcome.error.clone(),
     };
+    let infers = AttackConfig::PROBES.contains(&outcome.attack.as_str());
     if outcome.error.is_some() {
         let mut failed = row(&outcome.attack, &LEAK);
-        if AttackConfig::PROBES.contains(&outcome.attack.as_str()) {
+        if infers {
             failed.metric.clone_from(&outcome.attack);
         }
         return Ok(vec![failed]);
@@ -76,7 +77,7 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         return Ok(out);
     }
 
-    if !outcome.inferred.is_empty() {
+    if infers {
         for (id, meaning) in &outcome.inferred {
             let estimate = match outcome.test.get(id) {
                 Some(values) => statistics::mean(&Table::one(values)?, &design, meaning.range, &mut rng),

@@ -122,7 +122,7 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
     let rows = records.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
     let facts: Vec<_> = rows.filter(|r| !r["inference"].is_null()).collect();
     for (protection, metric) in [
-        ("unprotected", "attribute_topic_balanced"),
+        ("unprotected", "slot_first_name_known_carrier_top1"),
         ("noisy", "slot_city_top1"),
         ("noisy", "linkage_same_text_tpr_at_1_percent"),
         ("prototype", "linkage_presence_tpr_at_1_percent"),
@@ -133,6 +133,8 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
             assert!(row[field].is_number(), "{metric} has no {field}");
         }
     }
+    // Six targets of each topic are too few to score: then there is no row, least of all one of a text metric.
+    assert!(!records.contains("\"attack\":\"attribute\""), "nothing was said");
     assert!(facts.iter().all(|r| r["inference"]["exceeds_claim"] == false), "no release breaks its claim");
     assert!(read(&whole.join("report.html")).contains("What can be inferred"));
     assert!(["attribute", "slots", "linkage"].iter().all(|probe| open["best_attack"] != *probe));
