@@ -10,6 +10,7 @@
 //! | [`text::corrector::Corrector`] | the decoder comes close: it reads its own guess and mends it | a second training, then a dozen queries a step |
 //! | [`text::align::Align`] | the encoder or a key is secret, but some pairs leaked | a ridge regression and a training |
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
+//! | [`probe`] | a fact suffices: topic, name, code, whose vector it is | minutes at most |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
 //! ([`adapt`]), denoises with what it knows about the noise, and averages repeated releases.
@@ -17,8 +18,10 @@
 //! To add one: a file, a variant of [`AttackConfig`], an arm in [`AttackConfig::build`], an example, a known-answer test.
 
 pub mod adapt;
+pub mod ensemble;
 pub mod floor;
 pub mod linear;
+pub mod probe;
 pub mod recover;
 pub mod text;
 
@@ -180,12 +183,57 @@ pub enum AttackConfig {
     Align(text::align::Align),
     /// Hill climbing by re-embedding.
     Search(text::search::Search),
+    /// Topics, senders and other attributes.
+    Attribute(probe::attribute::Attribute),
+    /// Names, dates and codes in texts of known wording.
+    Slots(probe::slots::Slots),
+    /// Which vectors and texts belong together.
+    Linkage(probe::linkage::Linkage),
+    /// The best guess of all other attackers.
+    BestOf(ensemble::BestOf),
+}
+
+/// An attacker as the registry builds it: one that writes texts, or one that infers facts.
+pub enum Attacker {
+    /// Its guesses are texts.
+    Reconstructs(Box<dyn Attack>),
+    /// Its findings are facts.
+    Infers(Box<dyn probe::Probe>),
+    /// It chooses among the guesses of the study's other attackers.
+    Chooses(ensemble::BestOf),
+}
+
+impl Attacker {
+    /// What it must be granted.
+    pub fn needs(&self) -> Knowledge {
+        match self {
+            Self::Reconstructs(attack) => attack.needs(),
+            Self::Infers(probe) => probe.needs(),
+            Self::Chooses(best_of) => best_of.needs(),
+        }
+    }
 }
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 9] =
-        ["blind", "constant", "random", "nearest", "bag_of_words", "decoder", "corrector", "align", "search"];
+    pub const KINDS: [&'static str; 13] = [
+        "blind",
+        "constant",
+        "random",
+        "nearest",
+        "bag_of_words",
+        "decoder",
+        "corrector",
+        "align",
+        "search",
+        "attribute",
+        "slots",
+        "linkage",
+        "best_of",
+    ];
+
+    /// The kinds that infer facts instead of writing texts.
+    pub const PROBES: [&'static str; 3] = ["attribute", "slots", "linkage"];
 
     /// One valid configuration of each kind.
     pub fn examples() -> Vec<Self> {
@@ -199,6 +247,10 @@ impl AttackConfig {
             Self::Corrector(text::corrector::Corrector::default()),
             Self::Align(text::align::Align::default()),
             Self::Search(text::search::Search::default()),
+            Self::Attribute(probe::attribute::Attribute::default()),
+            Self::Slots(probe::slots::Slots::default()),
+            Self::Linkage(probe::linkage::Linkage::default()),
+            Self::BestOf(ensemble::BestOf::default()),
         ]
     }
 
@@ -214,6 +266,10 @@ impl AttackConfig {
             Self::Corrector(_) => "corrector",
             Self::Align(_) => "align",
             Self::Search(_) => "search",
+            Self::Attribute(_) => "attribute",
+            Self::Slots(_) => "slots",
+            Self::Linkage(_) => "linkage",
+            Self::BestOf(_) => "best_of",
         }
     }
 
@@ -221,18 +277,20 @@ impl AttackConfig {
     pub fn check(&self) -> Vec<String> {
         match self {
             Self::Blind(c) => c.check(),
-            Self::Constant(_) | Self::Random(_) | Self::Nearest(_) => Vec::new(),
+            Self::Constant(_) | Self::Random(_) | Self::Nearest(_) | Self::Linkage(_) | Self::BestOf(_) => Vec::new(),
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
             Self::Corrector(c) => c.check(),
             Self::Align(c) => c.check(),
             Self::Search(c) => c.check(),
+            Self::Attribute(c) => c.check(),
+            Self::Slots(c) => c.check(),
         }
     }
 
     /// The attacker.
-    pub fn build(&self) -> Box<dyn Attack> {
-        match self.clone() {
+    pub fn build(&self) -> Attacker {
+        let attack: Box<dyn Attack> = match self.clone() {
             Self::Blind(c) => Box::new(c),
             Self::Constant(c) => Box::new(c),
             Self::Random(c) => Box::new(c),
@@ -242,7 +300,12 @@ impl AttackConfig {
             Self::Corrector(c) => Box::new(c),
             Self::Align(c) => Box::new(c),
             Self::Search(c) => Box::new(c),
-        }
+            Self::Attribute(c) => return Attacker::Infers(Box::new(c)),
+            Self::Slots(c) => return Attacker::Infers(Box::new(c)),
+            Self::Linkage(c) => return Attacker::Infers(Box::new(c)),
+            Self::BestOf(c) => return Attacker::Chooses(c),
+        };
+        Attacker::Reconstructs(attack)
     }
 
     /// How many targets it takes, where the study limits a costly attack to a declared subset; 0 means all.
@@ -250,6 +313,7 @@ impl AttackConfig {
         match self {
             Self::Corrector(c) => c.targets,
             Self::Search(c) => c.targets,
+            Self::Slots(c) => c.targets,
             _ => 0,
         }
     }
@@ -259,9 +323,31 @@ impl AttackConfig {
         matches!(self, Self::Blind(_) | Self::Constant(_) | Self::Random(_))
     }
 
+    /// True for attackers whose guesses `best_of` chooses among.
+    pub fn is_rival(&self) -> bool {
+        !self.is_floor() && !self.is_probe() && !matches!(self, Self::BestOf(_))
+    }
+
+    /// Makes every part that would start from a pretrained attacker start from nothing.
+    pub fn start_from_nothing(&mut self) {
+        let decoder = match self {
+            Self::Decoder(c) => c,
+            Self::Corrector(c) => &mut c.decoder,
+            Self::Align(c) => &mut c.decoder,
+            Self::Search(c) => &mut c.decoder,
+            _ => return,
+        };
+        "none".clone_into(&mut decoder.pretrained);
+    }
+
+    /// True for attackers that infer facts instead of writing texts.
+    pub fn is_probe(&self) -> bool {
+        Self::PROBES.contains(&self.kind())
+    }
+
     /// True for attackers that write text of their own; the strength bar is theirs to clear.
     pub fn is_free_text(&self) -> bool {
-        matches!(self, Self::Decoder(_) | Self::Corrector(_) | Self::Align(_) | Self::Search(_))
+        matches!(self, Self::Decoder(_) | Self::Corrector(_) | Self::Align(_) | Self::Search(_) | Self::BestOf(_))
     }
 }
 
@@ -381,6 +467,13 @@ mod tests {
         assert_eq!(floors, ["blind", "constant", "random"]);
         for floor in [AttackConfig::Blind(floor::Blind::default()), AttackConfig::Random(floor::Random::default())] {
             assert!(!floor.build().needs().released, "{} must not look at the release", floor.kind());
+        }
+    }
+
+    #[test]
+    fn probes_are_those_that_infer() {
+        for example in AttackConfig::examples() {
+            assert_eq!(matches!(example.build(), Attacker::Infers(_)), example.is_probe(), "{}", example.kind());
         }
     }
 }

@@ -155,6 +155,35 @@ const TOPICS: &[Topic] = &[
          space of the attacker's own, from where its decoder writes. With `space = \"victim\"` it may query the encoder as well, and\n\
          the map undoes a secret transform.",
     ),
+    topic(
+        ATTACKS,
+        "best_of",
+        "Chooses, for each target, among the guesses of the study's other attackers: the one whose own vector explains the release best.",
+    ),
+    topic(
+        ATTACKS,
+        "corrector",
+        "A decoder that reads its own last guess: the released vector, the guess's vector, their difference and the guess's words. It\n\
+         writes better guesses, embeds them and goes on. Trained on guesses of decoders that have not seen the text.",
+    ),
+    topic(
+        ATTACKS,
+        "attribute",
+        "Infers what kind of text stands behind a vector: its topic, its sender, whether it names somebody, holds a number, is long or\n\
+         asks. A logistic regression on fresh releases of labelled records; chance and what the text's own words tell stand beside it.",
+    ),
+    topic(
+        ATTACKS,
+        "slots",
+        "Finds the name, date, amount or code in a text of known wording by ranking every value of a list. The victim's record is a real\n\
+         sentence with a filled form beside it; in a second variant the attacker knows that sentence as well. Exposure is counted in bits.",
+    ),
+    topic(
+        ATTACKS,
+        "linkage",
+        "Tells whether two releases are of one text, whether a text is in the store, whether two vectors are of one sender: likelihood\n\
+         ratios that know the noise, counted at 1 % and 0.1 % false alarms, and held against what a guarantee allows.",
+    ),
     topic(STAGES, "identity", "Releases the embedding as it is: the unprotected reference of every study."),
     topic(
         STAGES,

@@ -13,6 +13,7 @@
 //! | [`identify`] | ranks among candidates: identified, matched |
 //! | [`utility`] | what protected vectors are still good for |
 //! | [`statistics`] | clustered bootstrap, exact binomial bounds, tails |
+//! | [`infer`] | balanced accuracy, ROC area, true positives at few false ones, exposure |
 //! | [`pairs`] | every text metric on given pairs, as `stitchback score` prints them |
 //!
 //! Every score is one number for each target, missing where it is undefined and never 0 for that reason; aggregation and
@@ -20,6 +21,7 @@
 //! [`MetricKind`], an arm in its `build`, a line in `examples`, golden values in `tests/golden/`.
 
 pub mod identify;
+pub mod infer;
 pub mod pairs;
 pub mod similarity;
 pub mod statistics;

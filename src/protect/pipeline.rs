@@ -98,6 +98,11 @@ impl Pipeline {
         self.stages.iter().all(|stage| matches!(stage, StageConfig::Identity(_)))
     }
 
+    /// True when a released row stands for a group of records.
+    pub fn has_groups(&self) -> bool {
+        self.stages.iter().any(|stage| matches!(stage, StageConfig::Prototype(_)))
+    }
+
     /// The same stages without the noise: what an attacker's denoiser takes for the signal.
     #[must_use]
     pub fn without_noise(&self) -> Self {

@@ -1,8 +1,8 @@
 //! A run folder for tests: four protections, five attackers, two seeds, gaps, a failure, hostile and private texts.
 
 use crate::run::record::{
-    Claim, Curve, Direction, GuaranteeRecord, GuessRecord, Interval, ProtectionSummary, Ranked, Row, Similarity,
-    Strength, Summary, Utility,
+    Claim, Curve, Direction, GuaranteeRecord, GuessRecord, Inference, Interval, ProtectionSummary, Ranked, Row,
+    Similarity, Strength, Summary, Utility,
 };
 use rand::RngExt;
 use std::fmt::Write;
@@ -183,6 +183,7 @@ fn rows() -> Vec<Row> {
                     unit: unit.into(),
                     direction: Direction::HigherLeaksMore,
                     guarantee: guarantee(level),
+                    inference: None,
                     error: failed.then(|| "out of memory after 3 batches".into()),
                 };
                 rows.push(row("judge_leak", "share", leak, 0.03, Some(0.0)));
@@ -190,6 +191,25 @@ fn rows() -> Vec<Row> {
                 rows.push(row("victim_cosine", "cosine", 0.2 + leak, 0.02, Some(0.2)));
                 rows.push(row("worst_5_percent", "share", (leak + 0.28).min(1.0), 0.05, None));
                 rows.push(row("corpus_bleu", "points", leak * 30.0, 1.5, Some(0.4)));
+                if attack == "decoder" {
+                    let inference = Inference {
+                        question: "Which city of 300? Ranked first (form known, carrier hidden)".into(),
+                        unit: "share".into(),
+                        headline: true,
+                        range: (0.0, 1.0),
+                        chance: Some(1.0 / 300.0),
+                        ceiling: None,
+                        allowed: level.epsilon.map(|_| 0.02),
+                        exceeds_claim: level.epsilon.is_some(),
+                        n: 500,
+                    };
+                    let value = (0.2 + leak).clamp(0.0, 1.0);
+                    rows.push(Row {
+                        attack: "slots".into(),
+                        inference: Some(inference),
+                        ..row("slot_city_top1", "share", value, 0.04, Some(1.0 / 300.0))
+                    });
+                }
                 if attack == "nearest" {
                     rows.push(row("identified_top1", "share", level.identified, 0.01, None));
                 }

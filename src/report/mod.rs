@@ -20,6 +20,7 @@ mod gallery;
 mod page;
 mod verdict;
 
+use crate::attack::AttackConfig;
 use crate::error::Exit;
 use crate::run::record::{Curve, GuessRecord, ProtectionSummary, Row, Summary};
 use serde::de::DeserializeOwned;
@@ -125,11 +126,12 @@ impl Run {
         })
     }
 
-    /// The attackers in the order of the records; utility rows are not an attack.
+    /// The attackers that write texts, in the order of the records; utility rows are not an attack.
     fn attacks(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
+        let writes = |name: &str| name != "utility" && !AttackConfig::PROBES.contains(&name);
         for row in &self.rows {
-            if row.attack != "utility" && !names.contains(&row.attack.as_str()) {
+            if writes(&row.attack) && !names.contains(&row.attack.as_str()) {
                 names.push(&row.attack);
             }
         }

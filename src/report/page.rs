@@ -4,7 +4,8 @@ use super::figures::{self, Figure};
 use super::gallery::{self, Piece};
 use super::verdict::{self, MISSING, cosine, in_unit, interval, maybe_interval, maybe_share, share, visible};
 use super::{Options, Run};
-use crate::run::record::{Direction, GuessRecord, ProtectionSummary, Ranked, Row};
+use crate::attack::AttackConfig;
+use crate::run::record::{Direction, GuessRecord, Inference, ProtectionSummary, Ranked, Row};
 use askama::Template;
 use base64::Engine as _;
 use sha2::Digest as _;
@@ -15,6 +16,8 @@ const MOST_TEXT: usize = 1_500;
 const MOST_COLUMNS: usize = 6;
 /// Lines of the provenance table.
 const MOST_PROVENANCE: usize = 160;
+/// Where a table's cells become darker.
+const HEAT: [f64; 5] = [0.05, 0.15, 0.3, 0.5, 0.7];
 const CSS: &str = include_str!("report.css");
 
 #[derive(Template)]
@@ -51,6 +54,7 @@ struct Section {
     cards: Vec<Card>,
     figures: Vec<FigureView>,
     matrices: Vec<Matrix>,
+    inferred: Vec<InferenceTable>,
     pooling: &'static str,
     failures: Vec<Vec<String>>,
     metrics: Vec<MetricRow>,
@@ -109,6 +113,28 @@ struct MatrixCell {
     more: Vec<String>,
     heat: usize,
     worst: bool,
+}
+
+/// What probes found out, some protections side by side.
+struct InferenceTable {
+    columns: Vec<String>,
+    rows: Vec<InferenceRow>,
+}
+
+struct InferenceRow {
+    /// Its attacker, where it is the first row of that attacker.
+    attack: Option<String>,
+    question: String,
+    beside: String,
+    cells: Vec<InferenceCell>,
+}
+
+struct InferenceCell {
+    value: String,
+    ends: String,
+    more: Option<String>,
+    heat: usize,
+    breach: bool,
 }
 
 struct MetricRow {
@@ -202,6 +228,15 @@ fn section(run: &Run, id: &str, options: Options) -> Section {
                 .into(),
         );
     }
+    notes.extend(run.rows.iter().filter(|r| r.inference.as_ref().is_some_and(|i| i.exceeds_claim)).map(|r| {
+        format!(
+            "With “{}”, seed {}, `{}` measures {}, more than the protection's guarantee allows: the release does not do what it claims.",
+            r.protection,
+            r.seed,
+            r.metric,
+            maybe_share(r.value)
+        )
+    }));
     let prefix = if run.labels().is_empty() { "" } else { "Not evidence (see the label): " };
     Section {
         id: id.to_owned(),
@@ -214,6 +249,7 @@ fn section(run: &Run, id: &str, options: Options) -> Section {
         cards: summary.protections.iter().map(|p| card(run, p)).collect(),
         figures: figure_views(figures::all(run)),
         matrices: matrices(run),
+        inferred: inferred(run),
         pooling: if run.seeds().len() > 1 {
             "Values are means over seeds; intervals reach from the lowest to the highest end of the seeds' own 95 % intervals."
         } else {
@@ -387,13 +423,68 @@ fn matrix_cell(run: &Run, p: &ProtectionSummary, attack: &str) -> MatrixCell {
             if leak.failed == 1 { "1 seed".to_owned() } else { format!("{} seeds", leak.failed) }
         ));
     }
-    let heat = leak.value.map_or(0, |v| [0.05, 0.15, 0.3, 0.5, 0.7].iter().filter(|step| v >= **step).count());
+    let heat = leak.value.map_or(0, |v| HEAT.iter().filter(|step| v >= **step).count());
     MatrixCell {
         leak: maybe_share(leak.value),
         ends: leak.value.zip(leak.ends).map(|(v, (a, b))| verdict::bracket(v, a, b)).unwrap_or_default(),
         more,
         heat,
         worst: p.best_attack.as_deref() == Some(attack),
+    }
+}
+
+fn inferred(run: &Run) -> Vec<InferenceTable> {
+    let mut questions: Vec<(&str, &str, &Inference)> = Vec::new();
+    for row in &run.rows {
+        if let Some(inference) = row.inference.as_ref().filter(|i| i.headline)
+            && !questions.iter().any(|(attack, metric, _)| *attack == row.attack && *metric == row.metric)
+        {
+            questions.push((&row.attack, &row.metric, inference));
+        }
+    }
+    // Records list cells in study order: all questions of one attacker stand together.
+    questions.sort_by_key(|(attack, _, _)| AttackConfig::PROBES.iter().position(|probe| probe == attack));
+    if questions.is_empty() {
+        return Vec::new();
+    }
+    let row = |at: usize, some: &[ProtectionSummary]| {
+        let (attack, metric, inference) = questions[at];
+        let mut beside: Vec<String> = inference.chance.map(|c| format!("chance {}", share(c))).into_iter().collect();
+        beside.extend(inference.ceiling.map(|c| format!("the text's own words {}", share(c))));
+        beside.push(format!("n = {}", inference.n));
+        InferenceRow {
+            attack: (at == 0 || questions[at - 1].0 != attack).then(|| attack.to_owned()),
+            question: inference.question.clone(),
+            beside: beside.join(", "),
+            cells: some.iter().map(|p| inference_cell(run, p, attack, metric)).collect(),
+        }
+    };
+    run.summary
+        .protections
+        .chunks(MOST_COLUMNS)
+        .map(|some| InferenceTable {
+            columns: some.iter().map(|p| p.name.clone()).collect(),
+            rows: (0..questions.len()).map(|at| row(at, some)).collect(),
+        })
+        .collect()
+}
+
+fn inference_cell(run: &Run, p: &ProtectionSummary, attack: &str, metric: &str) -> InferenceCell {
+    let pooled = run.pooled(&p.name, attack, metric);
+    let its = run.rows.iter().filter(|r| r.protection == p.name && r.attack == attack && r.metric == metric);
+    let meanings: Vec<&Inference> = its.filter_map(|r| r.inference.as_ref()).collect();
+    let allowed = meanings.first().and_then(|m| m.allowed).filter(|a| *a < 0.995);
+    // Above chance, on the same steps as the leak.
+    let above = pooled.value.map_or(0.0, |v| {
+        let chance = pooled.floor.unwrap_or(0.0);
+        (v - chance) / (1.0 - chance).max(1e-9)
+    });
+    InferenceCell {
+        value: maybe_share(pooled.value),
+        ends: pooled.value.zip(pooled.ends).map(|(v, (a, b))| verdict::bracket(v, a, b)).unwrap_or_default(),
+        more: allowed.map(|a| format!("its guarantee allows {}", share(a))),
+        heat: HEAT.iter().filter(|step| above >= **step).count(),
+        breach: meanings.iter().any(|m| m.exceeds_claim),
     }
 }
 
@@ -651,6 +742,10 @@ const WORDS: &[(&str, &str)] = &[
         "matched",
         "How often a guess is nearer, by the judge, to its own original than to all of N − 1 decoys. Chance is 1/N.",
     ),
+    (
+        "inferred",
+        "Facts that are read without writing a text: chance is what guessing gives, and a fact can be read long after no text can be written.",
+    ),
     ("retained", "The leak under the protection divided by the leak of the unprotected release."),
     ("most leaky 5 %", "The mean leak of the 5 % of targets that leak most. An average hides them."),
     (
@@ -672,6 +767,17 @@ mod tests {
 
     fn full() -> String {
         drawn(Options::default())
+    }
+
+    #[test]
+    fn what_can_be_inferred_stands_beside_chance_and_a_broken_claim_is_named() {
+        let page = full().replace('\u{a0}', " ");
+        assert!(page.contains("What can be inferred") && page.contains("Which city of 300?"));
+        assert!(page.contains("chance 0.3 %"), "chance stands beside the question");
+        assert!(page.contains("its guarantee allows 2.0 %") && page.contains("breach"));
+        assert!(page.contains("more than the protection&#39;s guarantee allows"));
+        let matrix = page.split("Attackers and protections").nth(1).and_then(|p| p.split("</table>").next());
+        assert!(matrix.is_some_and(|m| !m.contains("slots")), "a probe has no leak");
     }
 
     #[test]

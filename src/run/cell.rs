@@ -4,18 +4,24 @@ use super::bench::{Bench, Side};
 use super::record::{GuaranteeRecord, GuessRecord};
 use super::store::Store;
 use crate::Error;
-use crate::attack::{self, Guess, Knowledge, Progress, View, adapt};
+use crate::attack::ensemble::BestOf;
+use crate::attack::probe::{Field, Inference, Probe};
+use crate::attack::{self, Attacker, Guess, Knowledge, Progress, View, adapt};
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
 use crate::measure::text::Bleu;
 use crate::measure::{self, Context, MetricKind, identify, similarity, utility};
+use crate::protect::Pipeline;
 use crate::seed;
-use crate::study::Cell;
+use crate::study::{Cell, Protection};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Raised when a cell would give other scores for the same inputs: old cells are then computed again.
 const VERSION: u32 = 1;
+
+/// Raised when the scores of whole groups change.
+const GROUP_SCORES: u32 = 1;
 
 /// Scores of one side of the split: one list for each metric, one entry for each target.
 pub type Scores = BTreeMap<String, Vec<Option<f64>>>;
@@ -31,6 +37,12 @@ pub struct Outcome {
     pub attack: String,
     /// The seed.
     pub seed: u64,
+    /// False for a twin that takes the release for a clean vector: what adaptivity is worth is the difference.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub adaptive: bool,
+    /// The pretrained attacker that this one started from, and what that was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Test targets scored: the first `n` of the study.
     pub n: usize,
     /// Scores on test targets.
@@ -41,6 +53,9 @@ pub struct Outcome {
     pub validation: Scores,
     /// Scores of all targets together, that are no mean over targets (corpus BLEU).
     pub aggregates: BTreeMap<String, Estimate>,
+    /// What the figures of a probe mean, by metric id; empty for attackers that write texts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inferred: BTreeMap<String, Inference>,
     /// What the attacker was granted.
     pub knowledge: Option<Knowledge>,
     /// What it spent.
@@ -51,6 +66,15 @@ pub struct Outcome {
     pub guarantee: GuaranteeRecord,
     /// Why there are no scores.
     pub error: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_yes(adaptive: &bool) -> bool {
+    *adaptive
 }
 
 /// What an attack cost. Seconds differ from run to run; everything else must not.
@@ -71,7 +95,7 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     let study = bench.study;
     let protection = &study.protect[cell.protection];
     let attack = cell.attack.map(|a| &study.attack[a]);
-    let content = serde_json::json!({
+    let mut content = serde_json::json!({
         "version": VERSION,
         "seed": cell.seed,
         "pipeline": protection.pipeline.to_string(),
@@ -80,6 +104,13 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
         "utility": attack.is_none().then_some(&study.utility),
         "inputs": bench.fingerprint,
     });
+    // Named only where they apply, so that what they cannot change keeps its id.
+    if !cell.adaptive {
+        content["adaptive"] = false.into();
+    }
+    if protection.pipeline.has_groups() {
+        content["groups"] = GROUP_SCORES.into();
+    }
     blake3::hash(content.to_string().as_bytes()).to_hex()[..20].to_owned()
 }
 
@@ -101,7 +132,8 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     let clock = std::time::Instant::now();
     let workshop = store.workshop();
     let attacker = attack.build();
-    let known = protection.pipeline.as_known();
+    let known = if cell.adaptive { protection.pipeline.as_known() } else { "identity".parse()? };
+    let releases = if cell.adaptive { protection.releases } else { 1 };
     let leaked = leaked(bench, cell, attacker.needs().leaked_pairs)?;
     let view = View {
         auxiliary: &bench.auxiliary.records,
@@ -109,21 +141,42 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         strata: &bench.auxiliary.strata,
         pipeline: &known,
         leaked: &leaked,
-        releases: protection.releases,
+        releases,
         encoder: bench.victim,
         seed: cell.seed,
         inputs: bench.fingerprint.clone(),
-        fingerprint: format!("{} {} x{}", bench.fingerprint, protection.pipeline, protection.releases),
+        // The real pipeline names the view: two keys are two protections, even if the attacker cannot tell them apart.
+        fingerprint: if cell.adaptive {
+            format!("{} {} x{releases}", bench.fingerprint, protection.pipeline)
+        } else {
+            format!("{} {known} x{releases}", bench.fingerprint)
+        },
         workshop: &workshop,
+    };
+    let limit = |side: &Side, share: usize| match attack.targets() {
+        0 => side.records.len(),
+        n => n.div_ceil(share).max(2).min(side.records.len()),
+    };
+    outcome.knowledge = Some(attacker.needs());
+    let attacker = match attacker {
+        Attacker::Reconstructs(attacker) => attacker,
+        Attacker::Infers(probe) => {
+            let field =
+                Faced { side: &bench.test, seen: &test, n: limit(&bench.test, 1), pipeline: &protection.pipeline };
+            return infer(probe.as_ref(), &view, &field, outcome, progress);
+        }
+        Attacker::Chooses(chooser) => {
+            let rehearsed = choose(bench, cell, store, &chooser, &view, &validation, Rehearsal::Validation)?;
+            let guesses = choose(bench, cell, store, &chooser, &view, &test, Rehearsal::Test)?;
+            outcome.cost.seconds_per_target = clock.elapsed().as_secs_f64() / guesses.len().max(1) as f64;
+            scored(bench, protection, &test, &guesses, &rehearsed, store, &mut outcome)?;
+            return Ok(outcome);
+        }
     };
     let inverter = attacker.fit(&view, &outcome.id, progress)?;
     outcome.cost.fit_s = clock.elapsed().as_secs_f64();
 
     // 4. Its guesses: on validation targets to choose the worst attacker, on test targets to score it.
-    let limit = |side: &Side, share: usize| match attack.targets() {
-        0 => side.records.len(),
-        n => n.div_ceil(share).max(2).min(side.records.len()),
-    };
     let (n, n_validation) = (limit(&bench.test, 1), limit(&bench.validation, 4));
     let clock = std::time::Instant::now();
     let guesses = invert(inverter.as_ref(), &test, n, &format!("{} test", outcome.id), progress)?;
@@ -131,28 +184,142 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     let rehearsed =
         invert(inverter.as_ref(), &validation, n_validation, &format!("{} validation", outcome.id), progress)?;
 
-    // 5. Scores, each beside what the same guesses score against other originals.
-    outcome.n = n;
-    outcome.knowledge = Some(attacker.needs());
+    // 5. Scores, each beside what the same guesses score against other originals; 6. the texts, apart from the numbers.
     outcome.cost.pairs = match leaked.len() {
         0 => bench.auxiliary.records.len(),
         pairs => pairs,
     };
-    outcome.cost.queries_per_target = guesses.iter().map(|g| g.queries as f64).sum::<f64>() / n as f64;
-    (outcome.test, outcome.floor) = scores(bench, &bench.test, &guesses, &outcome.id)?;
-    outcome.validation = judged(bench, &bench.validation, &rehearsed)?;
-    outcome.aggregates.extend(corpus_bleu(bench, &guesses, &outcome.id).map(|e| ("corpus_bleu".to_owned(), e)));
-    outcome.curves = inverter.curves();
-    outcome.curves.extend(budget_curve(&guesses));
+    outcome.origin = inverter.origin();
+    scored(bench, protection, &test, &guesses, &rehearsed, store, &mut outcome)?;
+    let truths: Vec<&str> = bench.test.records[..n].iter().map(|r| r.text.as_str()).collect();
+    let first: Vec<usize> = (0..n).collect();
+    if let Some(odds) = inverter.log_odds(&test.select(&first), &truths)? {
+        let bits = odds.into_iter().map(|nats| Some(nats / std::f64::consts::LN_2)).collect();
+        outcome.test.insert("bits_leaked".to_owned(), bits);
+    }
+    outcome.curves.splice(0..0, inverter.curves());
+    Ok(outcome)
+}
 
-    // 6. The texts, apart from the numbers.
-    let pairs = bench.test.records.iter().zip(&guesses).enumerate().map(|(i, (record, guess))| GuessRecord {
-        target: record.id.clone(),
-        original: record.text.clone(),
-        guess: guess.text.clone(),
-        scores: outcome.test.iter().map(|(metric, values)| (metric.clone(), values[i])).collect(),
-    });
-    store.write_lines(&format!("guesses/{}.jsonl", outcome.id), pairs)?;
+/// Scores guesses on test and validation targets, and keeps the texts.
+fn scored(
+    bench: &Bench,
+    protection: &Protection,
+    seen: &Embeddings,
+    guesses: &[Guess],
+    rehearsed: &[Guess],
+    store: &Store,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let n = guesses.len();
+    outcome.n = n;
+    outcome.cost.queries_per_target = guesses.iter().map(|g| g.queries as f64).sum::<f64>() / n.max(1) as f64;
+    (outcome.test, outcome.floor) = scores(bench, &bench.test, guesses, &outcome.id)?;
+    if protection.pipeline.has_groups() {
+        group_scores(bench, seen, guesses, outcome)?;
+    }
+    outcome.validation = judged(bench, &bench.validation, rehearsed)?;
+    outcome.aggregates.extend(corpus_bleu(bench, guesses, &outcome.id).map(|e| ("corpus_bleu".to_owned(), e)));
+    outcome.curves.extend(budget_curve(guesses));
+    for (rehearsal, side, guesses) in
+        [(Rehearsal::Test, &bench.test, guesses), (Rehearsal::Validation, &bench.validation, rehearsed)]
+    {
+        let pairs = side.records.iter().zip(guesses).enumerate().map(|(i, (record, guess))| GuessRecord {
+            target: record.id.clone(),
+            original: record.text.clone(),
+            guess: guess.text.clone(),
+            scores: match rehearsal {
+                Rehearsal::Test => outcome.test.iter().map(|(metric, values)| (metric.clone(), values[i])).collect(),
+                Rehearsal::Validation => BTreeMap::new(),
+            },
+        });
+        store.write_lines(&rehearsal.file(&outcome.id), pairs)?;
+    }
+    Ok(())
+}
+
+/// On which targets guesses were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rehearsal {
+    Test,
+    Validation,
+}
+
+impl Rehearsal {
+    fn file(self, id: &str) -> String {
+        match self {
+            Self::Test => format!("guesses/{id}.jsonl"),
+            Self::Validation => format!("guesses/{id}-validation.jsonl"),
+        }
+    }
+}
+
+/// The guesses of all other attackers of the same protection and seed, the best one for each target.
+fn choose(
+    bench: &Bench,
+    cell: &Cell,
+    store: &Store,
+    chooser: &BestOf,
+    view: &View,
+    seen: &Embeddings,
+    rehearsal: Rehearsal,
+) -> Result<Vec<Guess>, Error> {
+    let mut rivals = Vec::new();
+    for (number, attack) in bench.study.attack.iter().enumerate() {
+        if !attack.is_rival() {
+            continue;
+        }
+        let rival = Cell { attack: Some(number), ..cell.clone() };
+        let lines: Option<Vec<GuessRecord>> = store.lines(&rehearsal.file(&id(bench, &rival)));
+        rivals.extend(lines.map(|lines| lines.into_iter().map(|line| line.guess).collect::<Vec<_>>()));
+    }
+    Ok(chooser.choose(view, seen, &rivals)?)
+}
+
+/// The victim's side of a probe.
+#[derive(Clone, Copy)]
+struct Faced<'a> {
+    side: &'a Side,
+    seen: &'a Embeddings,
+    n: usize,
+    pipeline: &'a Pipeline,
+}
+
+/// A probe's cell: facts instead of guesses, no texts to keep.
+fn infer(
+    probe: &dyn Probe,
+    view: &View,
+    faced: &Faced,
+    mut outcome: Outcome,
+    progress: &dyn Progress,
+) -> Result<Outcome, Error> {
+    let Faced { side, seen, n, pipeline } = *faced;
+    let first: Vec<usize> = (0..n).collect();
+    let (clean, released) = (side.clean.select(&first), seen.select(&first));
+    let field = Field {
+        records: &side.records[..n],
+        clean: &clean,
+        strata: &side.strata[..n],
+        clusters: &side.clusters[..n],
+        released: &released,
+        pipeline,
+        releases: view.releases,
+        seed: view.seed,
+        task: &outcome.id,
+    };
+    let clock = std::time::Instant::now();
+    let findings = probe.run(view, &field, progress)?;
+    outcome.n = n;
+    outcome.cost = Cost {
+        pairs: view.auxiliary.len(),
+        queries_per_target: findings.queries as f64 / n as f64,
+        fit_s: 0.0,
+        seconds_per_target: clock.elapsed().as_secs_f64() / n as f64,
+    };
+    outcome.test = findings.scores;
+    outcome.aggregates = findings.aggregates;
+    outcome.inferred = findings.meaning;
+    outcome.curves = findings.curves;
     Ok(outcome)
 }
 
@@ -180,13 +347,16 @@ impl Outcome {
         Self {
             id: id(bench, cell),
             protection: protection.name.clone(),
-            attack: cell.attack.map_or("release", |a| bench.study.attack[a].kind()).to_owned(),
+            attack: bench.study.attack_name(cell),
             seed: cell.seed,
             n: 0,
             test: Scores::new(),
             floor: Scores::new(),
+            adaptive: cell.adaptive,
+            origin: None,
             validation: Scores::new(),
             aggregates: BTreeMap::new(),
+            inferred: BTreeMap::new(),
             knowledge: None,
             cost: Cost::default(),
             curves: Vec::new(),
@@ -262,6 +432,46 @@ fn scores(bench: &Bench, side: &Side, guesses: &[Guess], task: &str) -> Result<(
         test.insert(metric.spec().id.to_owned(), metric.score(&truths, &texts)?);
     }
     Ok((test, floor))
+}
+
+/// What the guess for a group says of its best-hit member, and of the group's topic.
+///
+/// # Formula
+/// `best_member_i = max_j cos(g_i, o_j)` over the members `j` of target `i`'s group among the targets; its floor is the
+/// same maximum over the members of the next group, so that the number of tries is taken off as well.
+fn group_scores(bench: &Bench, seen: &Embeddings, guesses: &[Guess], outcome: &mut Outcome) -> Result<(), Error> {
+    let n = guesses.len();
+    let side = &bench.test;
+    let mut groups: BTreeMap<Vec<u32>, Vec<usize>> = BTreeMap::new();
+    for i in 0..n {
+        groups.entry(seen.row(i).iter().map(|v| v.to_bits()).collect()).or_default().push(i);
+    }
+    let groups: Vec<Vec<usize>> = groups.into_values().collect();
+    let texts: Vec<&str> = guesses.iter().map(|g| g.text.as_str()).collect();
+    let vectors = bench.judges[0].encode(&texts)?;
+    let best = |guess: usize, members: &[usize]| -> Result<Option<f64>, Error> {
+        let truth = side.judged[0].select(members);
+        let guess = vectors.select(&vec![guess; members.len()]);
+        Ok(similarity::cosines(&truth, &guess)?.into_iter().flatten().reduce(f64::max))
+    };
+    let (mut own, mut other) = (vec![None; n], vec![None; n]);
+    for (g, members) in groups.iter().enumerate() {
+        let next = &groups[(g + 1) % groups.len()];
+        let tries = members.len().min(next.len());
+        for &i in members {
+            own[i] = best(i, members)?;
+            other[i] = if groups.len() > 1 { best(i, &next[..tries])? } else { None };
+        }
+    }
+    outcome.test.insert("best_member_cosine".to_owned(), own);
+    outcome.floor.insert("best_member_cosine".to_owned(), other);
+    if side.has_topics {
+        let known = &bench.auxiliary;
+        let named = bench.victim.encode(&texts)?;
+        let hits = utility::topic_hits(&known.clean, &known.topics(), &named, &side.topics()[..n])?;
+        outcome.test.insert("topic_named".to_owned(), hits.hit);
+    }
+    Ok(())
 }
 
 /// Cosines under the judges and the victim, their floors, and whether a guess is nearest to its own original.

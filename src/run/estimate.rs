@@ -37,14 +37,30 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
     let mut trained = Vec::new();
     for attack in &study.attack {
         let targets = if attack.targets() > 0 { attack.targets() as f64 } else { n };
-        cell_s += 1.3 * targets * (judge_s + encode_s);
+        if !attack.is_probe() {
+            cell_s += 1.3 * targets * (judge_s + encode_s);
+        }
         let (decoder, source) = match attack {
             AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
+            AttackConfig::Corrector(c) => {
+                cell_s += 1.25 * targets * (c.rounds * c.beam * c.beam) as f64 * encode_s;
+                // Hypotheses for the whole auxiliary side, and a training on texts of twice the length.
+                cell_s += study.data.auxiliary as f64 * encode_s / study.protect.len() as f64;
+                let steps = c.decoder.steps + c.folds * c.fold_steps + 2 * c.steps;
+                (Some(crate::attack::text::decoder::Decoder { steps, ..c.decoder.clone() }), "corrections")
+            }
             AttackConfig::Search(s) => {
                 cell_s += 1.25 * targets * s.queries as f64 * encode_s * 1.2;
                 (Some(s.decoder.clone()), "releases")
             }
             AttackConfig::Align(a) => (Some(a.decoder.clone()), "own space"),
+            AttackConfig::Slots(s) => {
+                // Directions are embedded once for all protections; filled forms are longer than their carriers.
+                let once = 8000.0 * s.carriers as f64 + 1500.0;
+                let known = 6.0 * s.known as f64 * s.shortlist as f64;
+                cell_s += 1.4 * encode_s * (once / study.protect.len() as f64 + known);
+                (None, "")
+            }
             AttackConfig::Blind(b) => (Some(b.decoder()), "permuted"),
             _ => (None, ""),
         };

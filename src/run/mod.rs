@@ -67,7 +67,7 @@ pub fn execute(study: &Study, out: Option<&Path>, watch: &dyn Watch) -> Result<F
     let mut outcomes = Vec::with_capacity(cells.len());
     let mut failed = Vec::new();
     for (done, one) in cells.iter().enumerate() {
-        let attack = one.attack.map_or("release", |a| study.attack[a].kind());
+        let attack = study.attack_name(one);
         let name = format!("{} x {attack}, seed {}", study.protect[one.protection].name, one.seed);
         watch.cell(done, cells.len(), &name);
         if let Some(outcome) = finished(one) {
@@ -107,7 +107,11 @@ fn write(bench: &bench::Bench, store: &Store, outcomes: &[Outcome]) -> Result<Su
     };
     let rows: Vec<Vec<Row>> =
         outcomes.par_iter().map(|o| rows::rows(bench, o, blind(o))).collect::<Result<_, crate::Error>>()?;
-    store.write_lines("records.jsonl", rows.iter().flatten())?;
+    let paired: Vec<Row> = pairs(bench, outcomes)
+        .into_par_iter()
+        .map(|(a, b)| rows::paired(bench, a, b))
+        .collect::<Result<_, crate::Error>>()?;
+    store.write_lines("records.jsonl", rows.iter().flatten().chain(&paired))?;
     let curves = outcomes.iter().flat_map(|o| {
         o.curves.iter().map(|c| Curve {
             cell: o.id.clone(),
@@ -125,6 +129,26 @@ fn write(bench: &bench::Bench, store: &Store, outcomes: &[Outcome]) -> Result<Su
     Ok(summary)
 }
 
+/// Which attackers are compared target by target: each one with retrieval, and with its own non-adaptive twin.
+fn pairs<'a>(bench: &bench::Bench, outcomes: &'a [Outcome]) -> Vec<(&'a Outcome, &'a Outcome)> {
+    let rivals: Vec<&str> =
+        bench.study.attack.iter().filter(|a| a.is_rival()).map(attack::AttackConfig::kind).collect();
+    let scored = |o: &&Outcome| o.error.is_none() && o.test.contains_key("judge_cosine");
+    outcomes
+        .iter()
+        .filter(|o| scored(o) && rivals.contains(&o.attack.as_str()))
+        .flat_map(|o| {
+            let others = ["nearest".to_owned(), crate::study::twin(&o.attack)];
+            outcomes
+                .iter()
+                .filter(scored)
+                .filter(|other| other.protection == o.protection && other.seed == o.seed && other.attack != o.attack)
+                .filter(move |other| others.contains(&other.attack))
+                .map(move |other| (o, other))
+        })
+        .collect()
+}
+
 fn manifest(
     bench: &bench::Bench,
     store: &Store,
@@ -137,7 +161,7 @@ fn manifest(
         .filter(|o| o.knowledge.is_some())
         .map(|o| {
             json!({"cell": o.id, "protection": o.protection, "attack": o.attack, "seed": o.seed, "targets": o.n,
-                        "knowledge": o.knowledge, "cost": o.cost})
+                        "pretrained": o.origin, "knowledge": o.knowledge, "cost": o.cost})
         })
         .collect();
     store.write_json(

@@ -2,6 +2,7 @@
 //!
 //! Missing values are `None` (`null`), never 0.
 
+pub use crate::attack::probe::Inference;
 pub use crate::measure::{Direction, Interval};
 
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,7 @@ pub struct Row {
     pub high: Option<f64>,
     /// Targets scored.
     pub n: usize,
-    /// What the same guesses score against shuffled originals.
+    /// What the same guesses score against shuffled originals; for an inference, chance.
     pub floor: Option<f64>,
     /// What the blind attacker scores on the same targets.
     pub blind: Option<f64>,
@@ -65,6 +66,9 @@ pub struct Row {
     pub direction: Direction,
     /// The protection's claim.
     pub guarantee: GuaranteeRecord,
+    /// The question behind it, where a fact was inferred instead of a text written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inference: Option<Inference>,
     /// Why there is no value.
     pub error: Option<String>,
 }

@@ -2,8 +2,9 @@
 
 use super::bench::Bench;
 use super::cell::Outcome;
-use super::record::{Direction, Row};
+use super::record::{Direction, Inference, Row};
 use crate::Error;
+use crate::attack::AttackConfig;
 use crate::measure::similarity::leak_statistic;
 use crate::measure::statistics::{self, Design, Estimate, Table, Tail};
 use crate::measure::{Context, MetricKind};
@@ -20,44 +21,18 @@ struct Column {
 
 /// All rows of one outcome. `blind` is the blind attacker's outcome for the same protection and seed.
 pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result<Vec<Row>, Error> {
-    let pipeline = bench
-        .study
-        .protect
-        .iter()
-        .find(|p| p.name == outcome.protection)
-        .map(|p| p.pipeline.to_string())
-        .unwrap_or_default();
-    let row = |attack: &str, column: &Column| Row {
-        cell: outcome.id.clone(),
-        protection: outcome.protection.clone(),
-        pipeline: pipeline.clone(),
-        attack: attack.to_owned(),
-        seed: outcome.seed,
-        adaptive: true,
-        metric: column.id.to_owned(),
-        version: column.version,
-        value: None,
-        low: None,
-        high: None,
-        n: outcome.n,
-        floor: None,
-        blind: None,
-        unit: column.unit.to_owned(),
-        direction: column.direction,
-        guarantee: outcome.guarantee.clone(),
-        error: outcome.error.clone(),
-    };
+    let pipeline = pipeline(bench, outcome);
+    let row = |attack: &str, column: &Column| empty(outcome, &pipeline, attack, column);
+    let infers = AttackConfig::PROBES.contains(&outcome.attack.as_str());
     if outcome.error.is_some() {
-        return Ok(vec![row(&outcome.attack, &LEAK)]);
+        let mut failed = row(&outcome.attack, &LEAK);
+        if infers {
+            failed.metric.clone_from(&outcome.attack);
+        }
+        return Ok(vec![failed]);
     }
     let design = Design::clustered(&bench.test.clusters[..outcome.n], 1);
     let mut rng = seed::stream(outcome.seed, &outcome.id, "intervals");
-    let fill = |row: Row, estimate: Option<Estimate>| Row {
-        value: estimate.map(|e| e.value),
-        low: estimate.and_then(|e| e.low),
-        high: estimate.and_then(|e| e.high),
-        ..row
-    };
     let mut out = Vec::new();
     if outcome.attack == "release" {
         for column in &RELEASE {
@@ -70,6 +45,17 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         return Ok(out);
     }
 
+    if infers {
+        for (id, meaning) in &outcome.inferred {
+            let estimate = match outcome.test.get(id) {
+                Some(values) => statistics::mean(&Table::one(values)?, &design, meaning.range, &mut rng),
+                None => outcome.aggregates.get(id).copied(),
+            };
+            out.push(inferred(id, meaning, fill(row(&outcome.attack, &LEAK), estimate)));
+        }
+        return Ok(out);
+    }
+
     let pair = |o: &Outcome| -> Result<(Table, Table), Error> {
         Ok((table(o.test.get("judge_cosine"), outcome.n)?, table(o.floor.get("judge_cosine"), outcome.n)?))
     };
@@ -78,6 +64,14 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
     let blind_leak = blind_pair.as_ref().and_then(|(c, f)| leak_statistic(c, f)(&design.once()));
     let interval = statistics::bootstrap(&leak_statistic(&cosine, &floor), &design, &mut rng).map(|b| b.estimate(None));
     out.push(Row { floor: Some(0.0), blind: blind_leak, ..fill(row(&outcome.attack, &LEAK), interval) });
+
+    if let (Some(best), Some(other)) = (outcome.test.get(BEST_MEMBER), outcome.floor.get(BEST_MEMBER)) {
+        let (best, other) = (table(Some(best), outcome.n)?, table(Some(other), outcome.n)?);
+        let estimate =
+            statistics::bootstrap(&leak_statistic(&best, &other), &design, &mut rng).map(|b| b.estimate(None));
+        let column = Column { id: "best_member_leak", ..LEAK };
+        out.push(Row { floor: Some(0.0), ..fill(row(&outcome.attack, &column), estimate) });
+    }
 
     // The tail: leaks of single targets, each against the mean floor.
     let mean_floor = floor.mean(&design.once()).unwrap_or(0.0);
@@ -107,6 +101,79 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
     Ok(out)
 }
 
+/// How much more of the meaning one attacker brings back than another, on the targets that both attacked.
+///
+/// # Formula
+/// `L_a - L_b` over the same bootstrap samples of documents.
+pub fn paired(bench: &Bench, a: &Outcome, b: &Outcome) -> Result<Row, Error> {
+    let n = a.n.min(b.n);
+    let design = Design::clustered(&bench.test.clusters[..n], 1);
+    let tables = |o: &Outcome| -> Result<(Table, Table), Error> {
+        Ok((table(o.test.get("judge_cosine"), n)?, table(o.floor.get("judge_cosine"), n)?))
+    };
+    let ((cosine_a, floor_a), (cosine_b, floor_b)) = (tables(a)?, tables(b)?);
+    let (leak_a, leak_b) = (leak_statistic(&cosine_a, &floor_a), leak_statistic(&cosine_b, &floor_b));
+    let difference = |w: &statistics::Weights| Some(leak_a(w)? - leak_b(w)?);
+    let mut rng = seed::stream(a.seed, &a.id, &format!("difference to {}", b.id));
+    let estimate = statistics::bootstrap(&difference, &design, &mut rng).map(|b| b.estimate(None));
+    let column = Column { range: (-2.0, 2.0), ..LEAK };
+    let metric = match b.attack.strip_prefix(&a.attack) {
+        Some(_) => "judge_leak_minus_twin".to_owned(),
+        None => format!("judge_leak_minus_{}", b.attack),
+    };
+    Ok(Row { metric, n, ..fill(empty(a, &pipeline(bench, a), &a.attack, &column), estimate) })
+}
+
+fn pipeline(bench: &Bench, outcome: &Outcome) -> String {
+    let protection = bench.study.protect.iter().find(|p| p.name == outcome.protection);
+    protection.map(|p| p.pipeline.to_string()).unwrap_or_default()
+}
+
+fn empty(outcome: &Outcome, pipeline: &str, attack: &str, column: &Column) -> Row {
+    Row {
+        cell: outcome.id.clone(),
+        protection: outcome.protection.clone(),
+        pipeline: pipeline.to_owned(),
+        attack: attack.to_owned(),
+        seed: outcome.seed,
+        adaptive: outcome.adaptive,
+        metric: column.id.to_owned(),
+        version: column.version,
+        value: None,
+        low: None,
+        high: None,
+        n: outcome.n,
+        floor: None,
+        blind: None,
+        unit: column.unit.to_owned(),
+        direction: column.direction,
+        guarantee: outcome.guarantee.clone(),
+        inference: None,
+        error: outcome.error.clone(),
+    }
+}
+
+fn fill(row: Row, estimate: Option<Estimate>) -> Row {
+    Row {
+        value: estimate.map(|e| e.value),
+        low: estimate.and_then(|e| e.low),
+        high: estimate.and_then(|e| e.high),
+        ..row
+    }
+}
+
+/// A probe's figure: its own question, unit and chance.
+fn inferred(id: &str, meaning: &Inference, row: Row) -> Row {
+    Row {
+        metric: id.to_owned(),
+        unit: meaning.unit.clone(),
+        n: meaning.n,
+        floor: meaning.chance,
+        inference: Some(meaning.clone()),
+        ..row
+    }
+}
+
 /// The first `n` scores as a table of one seed; missing metrics give an empty one.
 pub(super) fn table(values: Option<&Vec<Option<f64>>>, n: usize) -> Result<Table, Error> {
     let missing = vec![None; n];
@@ -114,6 +181,8 @@ pub(super) fn table(values: Option<&Vec<Option<f64>>>, n: usize) -> Result<Table
     Ok(Table::one(values)?)
 }
 
+/// Judge cosine of a group's guess to the member that it comes closest to.
+const BEST_MEMBER: &str = "best_member_cosine";
 const LEAK: Column =
     Column { id: "judge_leak", version: 1, unit: "share", direction: Direction::HigherLeaksMore, range: (-1.0, 1.0) };
 const WORST: Column = Column { id: "worst_5_percent", ..LEAK };
@@ -136,6 +205,9 @@ fn column(id: &str) -> Result<Option<Column>, Error> {
         "judge_2_cosine" => Some(Column { id: "judge_2_cosine", unit: "cosine", ..LEAK }),
         "victim_cosine" => Some(Column { id: "victim_cosine", unit: "cosine", ..LEAK }),
         "matched_top1" => Some(MATCHED),
+        BEST_MEMBER => Some(Column { id: BEST_MEMBER, unit: "cosine", ..LEAK }),
+        "topic_named" => Some(Column { id: "topic_named", range: (0.0, 1.0), ..LEAK }),
+        "bits_leaked" => Some(Column { id: "bits_leaked", unit: "bits", range: (-1e6, 1e6), ..LEAK }),
         _ => {
             let mut found = None;
             for kind in MetricKind::text_only() {

@@ -66,6 +66,12 @@ impl Store {
         self.write(name, &bytes)
     }
 
+    /// The lines that [`Store::write_lines`] wrote, or `None` when the file is not there or not whole.
+    pub fn lines<T: DeserializeOwned>(&self, name: &str) -> Option<Vec<T>> {
+        let text = std::fs::read_to_string(self.root.join(name)).ok()?;
+        text.lines().map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Keeps a finished cell under its id.
     pub fn keep_cell(&self, id: &str, value: &impl Serialize) -> Result<(), Error> {
         let body = serde_json::to_string(value).map_err(|e| corrupt(id, &e))?;

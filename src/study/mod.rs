@@ -121,11 +121,14 @@ impl Default for Utility {
 pub struct Strength {
     /// Mean victim cosine of a free-text attacker's guesses.
     pub victim_cosine: f64,
+    /// Attacks of the study that also run as non-adaptive twins: they take the release for a clean vector, and the
+    /// difference is what adaptivity is worth.
+    pub twins: Vec<String>,
 }
 
 impl Default for Strength {
     fn default() -> Self {
-        Self { victim_cosine: 0.70 }
+        Self { victim_cosine: 0.70, twins: Vec::new() }
     }
 }
 
@@ -146,6 +149,8 @@ pub struct Cell {
     pub attack: Option<usize>,
     /// The seed.
     pub seed: u64,
+    /// False for a twin that takes the release for a clean vector.
+    pub adaptive: bool,
 }
 
 impl Study {
@@ -154,13 +159,28 @@ impl Study {
         read::study(path, text)
     }
 
+    /// What a cell's attack is called in records: its kind, `release`, or a twin.
+    pub fn attack_name(&self, cell: &Cell) -> String {
+        let kind = cell.attack.map_or("release", |a| self.attack[a].kind());
+        if cell.adaptive { kind.to_owned() } else { twin(kind) }
+    }
+
     /// The cells, in the order in which they are run: shared parts are trained before they are used.
     pub fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
         for &seed in &self.seeds {
             for protection in 0..self.protect.len() {
-                cells.push(Cell { protection, attack: None, seed });
-                cells.extend((0..self.attack.len()).map(|a| Cell { protection, attack: Some(a), seed }));
+                let cell = Cell { protection, attack: None, seed, adaptive: true };
+                // `best_of` chooses among the guesses of the others: it comes last.
+                let mut order: Vec<usize> = (0..self.attack.len()).collect();
+                order.sort_by_key(|&a| self.attack[a].kind() == "best_of");
+                cells.push(cell.clone());
+                cells.extend(order.iter().map(|&a| Cell { attack: Some(a), ..cell.clone() }));
+                if !self.protect[protection].pipeline.is_identity() {
+                    let is_twin = |a: &usize| self.strength.twins.iter().any(|t| t == self.attack[*a].kind());
+                    let twins = order.into_iter().filter(is_twin);
+                    cells.extend(twins.map(|a| Cell { attack: Some(a), adaptive: false, ..cell.clone() }));
+                }
             }
         }
         cells
@@ -175,6 +195,11 @@ impl Study {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a study holds strings, numbers and tables only")
     }
+}
+
+/// What the non-adaptive twin of an attack is called.
+pub fn twin(kind: &str) -> String {
+    format!("{kind}, non-adaptive")
 }
 
 /// Everything that is wrong with a study file, at once.

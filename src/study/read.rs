@@ -123,6 +123,14 @@ impl<'t> Reader<'t> {
             self.problem(0, "`strength.victim_cosine` must be in [0, 1]");
         }
         self.families(&protect, &mut attack);
+        for twin in &strength.twins {
+            if !attack.iter().any(|(_, config, _)| config.kind() == twin && config.is_rival()) {
+                self.problem(
+                    0,
+                    &format!("`strength.twins` names `{twin}`, which is no text-writing attack of this study"),
+                );
+            }
+        }
         Some(Study {
             schema: head.schema,
             name: head.name,
@@ -199,11 +207,15 @@ impl<'t> Reader<'t> {
             "constant" => AttackConfig::Constant(self.table(table, &place)),
             "random" => AttackConfig::Random(self.table(table, &place)),
             "nearest" => AttackConfig::Nearest(self.table(table, &place)),
+            "best_of" => AttackConfig::BestOf(self.table(table, &place)),
             "corrector" => AttackConfig::Corrector(self.table(table, &place)),
             "bag_of_words" => AttackConfig::BagOfWords(self.table(table, &place)),
             "decoder" => AttackConfig::Decoder(self.table(table, &place)),
             "align" => AttackConfig::Align(self.table(table, &place)),
             "search" => AttackConfig::Search(self.table(table, &place)),
+            "attribute" => AttackConfig::Attribute(self.table(table, &place)),
+            "slots" => AttackConfig::Slots(self.table(table, &place)),
+            "linkage" => AttackConfig::Linkage(self.table(table, &place)),
             _ => {
                 let known = near(&kind, AttackConfig::KINDS.into_iter());
                 self.problem(kind_start, &format!("unknown attack kind `{kind}`; {known}"));

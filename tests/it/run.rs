@@ -49,6 +49,15 @@ samples = 4
 kind = "search"
 targets = 8
 queries = 400
+[[attack]]
+kind = "attribute"
+[[attack]]
+kind = "slots"
+targets = 12
+carriers = 1
+known = 3
+[[attack]]
+kind = "linkage"
 "#;
 
 fn stitchback(arguments: &[&str]) -> Command {
@@ -108,6 +117,27 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
     assert_eq!(open["identified"]["top1"], 1.0);
     assert!(open["blind_leak"].as_f64().expect("a number").abs() < 0.2);
     assert!(noisy["guarantee"]["mu"].as_f64().expect("a number") > 0.0);
+    // Facts have rows of their own, beside chance, and never carry a verdict.
+    let records = read(&whole.join("records.jsonl"));
+    let rows = records.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
+    let facts: Vec<_> = rows.filter(|r| !r["inference"].is_null()).collect();
+    for (protection, metric) in [
+        ("unprotected", "slot_first_name_known_carrier_top1"),
+        ("noisy", "slot_city_top1"),
+        ("noisy", "linkage_same_text_tpr_at_1_percent"),
+        ("prototype", "linkage_presence_tpr_at_1_percent"),
+    ] {
+        let row = facts.iter().find(|r| r["protection"] == protection && r["metric"] == metric);
+        let row = row.unwrap_or_else(|| panic!("{protection} {metric} is missing"));
+        for field in ["value", "low", "high", "floor"] {
+            assert!(row[field].is_number(), "{metric} has no {field}");
+        }
+    }
+    // Six targets of each topic are too few to score: then there is no row, least of all one of a text metric.
+    assert!(!records.contains("\"attack\":\"attribute\""), "nothing was said");
+    assert!(facts.iter().all(|r| r["inference"]["exceeds_claim"] == false), "no release breaks its claim");
+    assert!(read(&whole.join("report.html")).contains("What can be inferred"));
+    assert!(["attribute", "slots", "linkage"].iter().all(|probe| open["best_attack"] != *probe));
     assert!(summary["assumptions"][0].as_str().expect("text").starts_with("toy:"));
     // Exit 4 exactly when the attackers did not clear their bar.
     assert_eq!(code == 0, summary["attacker_strong_enough"].as_bool().expect("a flag"));
