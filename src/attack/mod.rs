@@ -51,6 +51,8 @@ pub struct View<'a> {
     pub releases: usize,
     /// Query access to the victim encoder.
     pub encoder: &'a dyn Encoder,
+    /// A language model that the attacker may consult, where the study asks for one.
+    pub prior: Option<&'a dyn text::prior::Prior>,
     /// The study's seed.
     pub seed: u64,
     /// Names the records and encoders.

@@ -19,13 +19,16 @@ pub(crate) struct Args {
     /// The run folder [default: reports/NAME-HASH].
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Start every attacker from nothing, also where the project keeps a pretrained one.
+    #[arg(long)]
+    from_scratch: bool,
     /// Threads [default: all cores]. Results do not depend on it.
     #[arg(long)]
     threads: Option<usize>,
     /// Print nothing but errors.
     #[arg(long)]
     quiet: bool,
-    /// Print `summary.json` on standard output.
+    /// Print `summary.json` on standard output; a list of them for a study of several corpora.
     #[arg(long)]
     json: bool,
 }
@@ -44,31 +47,47 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut study = Study::parse(&path, &text).map_err(stitchback::Error::from)?;
     if let Some(data) = &args.data {
         study.data.corpus.clone_from(data);
+        study.data.also.clear();
+    }
+    if args.from_scratch {
+        study.attack.iter_mut().for_each(|attack| attack.config.start_from_nothing());
     }
     let terminal = Terminal::new(args.quiet);
     terminal.listen().context("cannot listen for Ctrl-C")?;
-    let finished = run::execute(&study, args.out.as_deref(), &terminal)?;
-    terminal.finish();
-    let html = finished.folder.join("report.html");
-    report::write(std::slice::from_ref(&finished.folder), &html, report::Options::default())
-        .map_err(stitchback::Error::from)?;
-    report::write_plots(&finished.folder).map_err(stitchback::Error::from)?;
+    let parts = study.parts();
+    let (mut exit, mut summaries) = (Exit::Pass, Vec::new());
+    for part in &parts {
+        // Each corpus has a folder of its own.
+        let out = args.out.as_ref().map(|out| if parts.len() > 1 { out.join(&part.name) } else { out.clone() });
+        let finished = run::execute(part, out.as_deref(), &terminal)?;
+        terminal.finish();
+        let html = finished.folder.join("report.html");
+        report::write(std::slice::from_ref(&finished.folder), &html, report::Options::default())
+            .map_err(stitchback::Error::from)?;
+        report::write_plots(&finished.folder).map_err(stitchback::Error::from)?;
+        if !args.json {
+            super::ui::print(&overview(&finished.summary))?;
+            super::ui::print(&html.display().to_string())?;
+        }
+        for failure in &finished.failed {
+            terminal.warn(failure);
+        }
+        exit = match exit {
+            Exit::Internal => Exit::Internal,
+            _ if !finished.failed.is_empty() => Exit::Internal,
+            _ if !finished.summary.attacker_strong_enough => Exit::Inconclusive,
+            before => before,
+        };
+        summaries.push(finished.summary);
+    }
     if args.json {
-        super::ui::print(&serde_json::to_string_pretty(&finished.summary)?)?;
-    } else {
-        super::ui::print(&overview(&finished.summary))?;
-        super::ui::print(&html.display().to_string())?;
+        let text = match &summaries[..] {
+            [one] => serde_json::to_string_pretty(one)?,
+            several => serde_json::to_string_pretty(several)?,
+        };
+        super::ui::print(&text)?;
     }
-    for failure in &finished.failed {
-        terminal.warn(failure);
-    }
-    Ok(if !finished.failed.is_empty() {
-        Exit::Internal
-    } else if finished.summary.attacker_strong_enough {
-        Exit::Pass
-    } else {
-        Exit::Inconclusive
-    })
+    Ok(exit)
 }
 
 /// The verdicts as a table.

@@ -1,5 +1,6 @@
 //! What all cells of a study share: records, split, encoders, clean vectors.
 
+use crate::attack::text::prior::Prior;
 use crate::data::Record;
 use crate::encode::{Embeddings, Encoder};
 use crate::study::Study;
@@ -31,6 +32,8 @@ pub struct Bench<'a> {
     pub victim: &'a dyn Encoder,
     /// Encoders that score guesses; the first carries the verdict.
     pub judges: Vec<&'a dyn Encoder>,
+    /// The language model that attackers may consult, where the study asks for one.
+    pub prior: Option<&'a dyn Prior>,
     /// Targets that are scored.
     pub test: Side,
     /// Targets on which the worst attacker is chosen.
@@ -117,22 +120,27 @@ impl Bench<'_> {
             ));
         }
         for attack in &study.attack {
-            let knowledge = attack.build().needs();
+            let knowledge = attack.config.build().needs();
             if knowledge.leaked_pairs > 0 {
                 out.push(format!(
                     "`{}` was leaked {} pairs of its own texts and what the victim released of them{}",
-                    attack.kind(),
+                    attack.name,
                     knowledge.leaked_pairs,
                     if knowledge.encoder { "" } else { ", and never queries the encoder" }
                 ));
             }
         }
-        for attack in study.attack.iter().filter(|a| a.targets() > 0 && a.targets() < study.data.targets) {
+        for attack in study.attack.iter().filter(|a| a.config.targets() > 0 && a.config.targets() < study.data.targets)
+        {
             out.push(format!(
                 "`{}` takes the first {} targets of the random order, a declared subset; its n and interval say so",
-                attack.kind(),
-                attack.targets()
+                attack.name,
+                attack.config.targets()
             ));
+        }
+        for protection in study.protect.iter().filter(|p| p.targets > 0 && p.targets < study.data.targets) {
+            let (name, n) = (&protection.name, protection.targets);
+            out.push(format!("`{name}` is attacked on the first {n} targets of the random order, a declared subset"));
         }
         out.push("intervals are 95 %: BCa bootstrap over documents, seeds as a second level".to_owned());
         out

@@ -94,7 +94,7 @@ pub struct Cost {
 pub fn id(bench: &Bench, cell: &Cell) -> String {
     let study = bench.study;
     let protection = &study.protect[cell.protection];
-    let attack = cell.attack.map(|a| &study.attack[a]);
+    let attack = cell.attack.map(|a| &study.attack[a].config);
     let mut content = serde_json::json!({
         "version": VERSION,
         "seed": cell.seed,
@@ -107,6 +107,9 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     // Named only where they apply, so that what they cannot change keeps its id.
     if !cell.adaptive {
         content["adaptive"] = false.into();
+    }
+    if protection.targets > 0 {
+        content["targets"] = protection.targets.into();
     }
     if protection.pipeline.has_groups() {
         content["groups"] = GROUP_SCORES.into();
@@ -121,7 +124,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
 
     // 1. What leaves the users: the targets' vectors through the real pipeline, the same draw for every attack.
     let test = release(bench, cell, &bench.test)?;
-    let Some(attack) = cell.attack.map(|a| &bench.study.attack[a]) else {
+    let Some(attack) = cell.attack.map(|a| &bench.study.attack[a].config) else {
         outcome.test = release_scores(bench, &test)?;
         outcome.n = bench.test.records.len();
         return Ok(outcome);
@@ -143,6 +146,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         leaked: &leaked,
         releases,
         encoder: bench.victim,
+        prior: bench.prior,
         seed: cell.seed,
         inputs: bench.fingerprint.clone(),
         // The real pipeline names the view: two keys are two protections, even if the attacker cannot tell them apart.
@@ -153,7 +157,8 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         },
         workshop: &workshop,
     };
-    let limit = |side: &Side, share: usize| match attack.targets() {
+    let subset = [attack.targets(), protection.targets].into_iter().filter(|&n| n > 0).min().unwrap_or(0);
+    let limit = |side: &Side, share: usize| match subset {
         0 => side.records.len(),
         n => n.div_ceil(share).max(2).min(side.records.len()),
     };
@@ -266,7 +271,7 @@ fn choose(
 ) -> Result<Vec<Guess>, Error> {
     let mut rivals = Vec::new();
     for (number, attack) in bench.study.attack.iter().enumerate() {
-        if !attack.is_rival() {
+        if !attack.config.is_rival() {
             continue;
         }
         let rival = Cell { attack: Some(number), ..cell.clone() };

@@ -3,6 +3,7 @@
 use super::bench::Bench;
 use crate::Error;
 use crate::attack::AttackConfig;
+use crate::attack::text::kept::Kept;
 use crate::nn::kernel::{Layout, matmul};
 use std::time::Instant;
 
@@ -32,11 +33,14 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
     let encode_s = pace(bench.victim)?;
     let judge_s = pace(bench.judges[0])?;
     let flops = rayon::current_num_threads() as f64 * flops_per_second();
-    let n = study.data.targets as f64;
     let mut cell_s = 0.0;
     let mut trained = Vec::new();
-    for attack in &study.attack {
-        let targets = if attack.targets() > 0 { attack.targets() as f64 } else { n };
+    for attack in study.attack.iter().map(|a| &a.config) {
+        let taken = |limit: usize| {
+            let most = [attack.targets(), limit, study.data.targets].into_iter().filter(|&n| n > 0).min();
+            most.unwrap_or_default() as f64
+        };
+        let targets = study.protect.iter().map(|p| taken(p.targets)).sum::<f64>() / study.protect.len() as f64;
         if !attack.is_probe() {
             cell_s += 1.3 * targets * (judge_s + encode_s);
         }
@@ -64,7 +68,11 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
             AttackConfig::Blind(b) => (Some(b.decoder()), "permuted"),
             _ => (None, ""),
         };
-        if let Some(d) = decoder {
+        if let Some(mut d) = decoder {
+            if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info()) {
+                let shape = kept.shape();
+                (d.d_model, d.layers, d.slots, d.vocabulary) = (shape.d_model, shape.layers, shape.slots, shape.vocab);
+            }
             if !trained.contains(&(d.clone(), source)) {
                 // Pieces of a text with its prefix, as news sentences have them.
                 let tokens = (d.batch * (28 + d.slots)) as f64;
@@ -74,7 +82,7 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
                 trained.push((d.clone(), source));
             }
             if source == "releases" {
-                cell_s += 1.2 * n * d.samples as f64 * encode_s * 0.8;
+                cell_s += 1.2 * targets * d.samples as f64 * encode_s * 0.8;
             }
         }
     }

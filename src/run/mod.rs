@@ -132,7 +132,7 @@ fn write(bench: &bench::Bench, store: &Store, outcomes: &[Outcome]) -> Result<Su
 /// Which attackers are compared target by target: each one with retrieval, and with its own non-adaptive twin.
 fn pairs<'a>(bench: &bench::Bench, outcomes: &'a [Outcome]) -> Vec<(&'a Outcome, &'a Outcome)> {
     let rivals: Vec<&str> =
-        bench.study.attack.iter().filter(|a| a.is_rival()).map(attack::AttackConfig::kind).collect();
+        bench.study.attack.iter().filter(|a| a.config.is_rival()).map(|a| a.name.as_str()).collect();
     let scored = |o: &&Outcome| o.error.is_none() && o.test.contains_key("judge_cosine");
     outcomes
         .iter()

@@ -123,6 +123,7 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
         releases: 1,
         leaked: &leaked,
         encoder: victim.as_ref(),
+        prior: None,
         seed: plan.seed,
         fingerprint: inputs.clone(),
         inputs,

@@ -3,6 +3,8 @@
 use super::Watch;
 use super::bench::{Bench, Side};
 use crate::Error;
+use crate::attack::AttackConfig;
+use crate::attack::text::prior::{Prior, SmolLm};
 use crate::data::Keep;
 use crate::data::corpus::{self, Corpus};
 use crate::data::split::{self, Split, SplitRequest};
@@ -21,6 +23,7 @@ pub struct Materials {
     split: Split,
     victim: Box<dyn Encoder>,
     judges: Vec<Box<dyn Encoder>>,
+    prior: Option<SmolLm>,
     assets: Vec<Value>,
     nearest: Nearest,
 }
@@ -39,6 +42,14 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     let victim = encoder(&study.encode.victim, &mut assets, watch)?;
     let judges =
         study.encode.judges.iter().map(|name| encoder(name, &mut assets, watch)).collect::<Result<Vec<_>, _>>()?;
+    let wants_prior = |a: &AttackConfig| matches!(a, AttackConfig::Search(s) if s.strong_prior().is_some());
+    let prior = if study.attack.iter().any(|a| wants_prior(&a.config)) {
+        let asset = asset::ensure(SmolLm::NAME, watch)?;
+        assets.push(describe(&asset));
+        Some(SmolLm::open(&asset)?)
+    } else {
+        None
+    };
     let keep =
         Keep { min_chars: study.data.min_chars, max_chars: study.data.max_chars, min_words: study.data.min_words };
     let corpus = corpus::open(&study.data.corpus, &keep, &mut |name, wanted| -> Result<_, Error> {
@@ -75,7 +86,7 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         "nearest auxiliary record of a target: cosine {:.3} in the median, {:.3} at most; {} auxiliary records at {NEAR_DUPLICATE} or closer were dropped",
         nearest.median, nearest.largest, nearest.dropped
     ));
-    Ok(Materials { corpus, split, victim, judges, assets, nearest })
+    Ok(Materials { corpus, split, victim, judges, prior, assets, nearest })
 }
 
 /// An encoder by manifest name, by folder, or a toy.
@@ -135,6 +146,7 @@ impl Materials {
             study,
             victim: self.victim.as_ref(),
             judges: self.judges.iter().map(AsRef::as_ref).collect(),
+            prior: self.prior.as_ref().map(|prior| prior as &dyn Prior),
             test: side("test", &self.split.targets, &self.judges)?,
             validation: side("validation", &self.split.validation, &self.judges)?,
             auxiliary: side("auxiliary", &self.split.auxiliary, &[])?,

@@ -103,12 +103,12 @@ fn strength(bench: &Bench, outcomes: &[Outcome]) -> Result<Strength, Error> {
     let study = bench.study;
     let mut best: Option<(f64, &str)> = None;
     if let Some(unprotected) = study.unprotected() {
-        for attack in study.attack.iter().filter(|a| a.is_free_text()) {
-            if let Some(arm) = Arm::find(bench, outcomes, &study.protect[unprotected].name, attack.kind())
+        for attack in study.attack.iter().filter(|a| a.config.is_free_text()) {
+            if let Some(arm) = Arm::find(bench, outcomes, &study.protect[unprotected].name, &attack.name)
                 && let Some(cosine) = arm.mean("victim_cosine")?
                 && best.is_none_or(|(b, _)| cosine > b)
             {
-                best = Some((cosine, attack.kind()));
+                best = Some((cosine, &attack.name));
             }
         }
     }
@@ -124,12 +124,12 @@ fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSumm
     let study = bench.study;
     let pipeline = study.protect.iter().find(|p| p.name == name).expect("the name comes from the study");
     let mut worst: Option<(f64, &str, Arm)> = None;
-    for attack in study.attack.iter().filter(|a| !a.is_floor()) {
-        if let Some(arm) = Arm::find(bench, outcomes, name, attack.kind())
+    for attack in study.attack.iter().filter(|a| !a.config.is_floor()) {
+        if let Some(arm) = Arm::find(bench, outcomes, name, &attack.name)
             && let Some(leak) = arm.rehearsed()
             && worst.as_ref().is_none_or(|(l, _, _)| leak > *l)
         {
-            worst = Some((leak, attack.kind(), arm));
+            worst = Some((leak, &attack.name, arm));
         }
     }
     let arm = worst.as_ref().map(|(_, _, arm)| arm);

@@ -26,7 +26,7 @@ pub struct Study {
     /// Protections on trial.
     pub protect: Vec<Protection>,
     /// Attackers.
-    pub attack: Vec<AttackConfig>,
+    pub attack: Vec<Contender>,
     /// What the release is still good for.
     pub utility: Utility,
     /// When attackers count as strong.
@@ -55,6 +55,18 @@ pub struct Data {
     pub min_words: usize,
     /// Names the split; the study's seeds do not change it.
     pub split_seed: u64,
+    /// Further corpora: the study runs on each of them as well, in a run folder of its own.
+    pub also: Vec<Also>,
+}
+
+/// A further corpus of a study.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Also {
+    /// A corpus by name, or a path.
+    pub corpus: String,
+    /// The attackers' own records: corpora differ most in how many they have.
+    pub auxiliary: usize,
 }
 
 impl Default for Data {
@@ -68,6 +80,7 @@ impl Default for Data {
             max_chars: 220,
             min_words: 5,
             split_seed: 0,
+            also: Vec::new(),
         }
     }
 }
@@ -97,6 +110,18 @@ pub struct Protection {
     pub pipeline: Pipeline,
     /// How many independent releases of each record an attacker sees.
     pub releases: usize,
+    /// Targets that are attacked here, as a declared subset; 0 for all. Identification and utility take all of them.
+    pub targets: usize,
+}
+
+/// One attacker of a study.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Contender {
+    /// Its name in every output: its kind, unless the study gives another.
+    pub name: String,
+    /// What it is, with its parameters.
+    #[serde(flatten)]
+    pub config: AttackConfig,
 }
 
 /// What to measure of the release's usefulness.
@@ -159,10 +184,10 @@ impl Study {
         read::study(path, text)
     }
 
-    /// What a cell's attack is called in records: its kind, `release`, or a twin.
+    /// What a cell's attack is called in records: its name, `release`, or a twin.
     pub fn attack_name(&self, cell: &Cell) -> String {
-        let kind = cell.attack.map_or("release", |a| self.attack[a].kind());
-        if cell.adaptive { kind.to_owned() } else { twin(kind) }
+        let name = cell.attack.map_or("release", |a| &self.attack[a].name);
+        if cell.adaptive { name.to_owned() } else { twin(name) }
     }
 
     /// The cells, in the order in which they are run: shared parts are trained before they are used.
@@ -173,17 +198,35 @@ impl Study {
                 let cell = Cell { protection, attack: None, seed, adaptive: true };
                 // `best_of` chooses among the guesses of the others: it comes last.
                 let mut order: Vec<usize> = (0..self.attack.len()).collect();
-                order.sort_by_key(|&a| self.attack[a].kind() == "best_of");
+                order.sort_by_key(|&a| matches!(self.attack[a].config, AttackConfig::BestOf(_)));
                 cells.push(cell.clone());
                 cells.extend(order.iter().map(|&a| Cell { attack: Some(a), ..cell.clone() }));
                 if !self.protect[protection].pipeline.is_identity() {
-                    let is_twin = |a: &usize| self.strength.twins.iter().any(|t| t == self.attack[*a].kind());
+                    let is_twin = |a: &usize| self.strength.twins.contains(&self.attack[*a].name);
                     let twins = order.into_iter().filter(is_twin);
                     cells.extend(twins.map(|a| Cell { attack: Some(a), adaptive: false, ..cell.clone() }));
                 }
             }
         }
         cells
+    }
+
+    /// One study for each corpus, named after it; the study itself when there is only one.
+    pub fn parts(&self) -> Vec<Study> {
+        if self.data.also.is_empty() {
+            return vec![self.clone()];
+        }
+        let first = Also { corpus: self.data.corpus.clone(), auxiliary: self.data.auxiliary };
+        std::iter::once(&first)
+            .chain(&self.data.also)
+            .map(|Also { corpus, auxiliary }| {
+                let data =
+                    Data { corpus: corpus.clone(), auxiliary: *auxiliary, also: Vec::new(), ..self.data.clone() };
+                let short: String =
+                    corpus.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+                Study { name: format!("{}-{short}", self.name), data, ..self.clone() }
+            })
+            .collect()
     }
 
     /// Position of the protection that releases the vectors as they are.
@@ -198,8 +241,8 @@ impl Study {
 }
 
 /// What the non-adaptive twin of an attack is called.
-pub fn twin(kind: &str) -> String {
-    format!("{kind}, non-adaptive")
+pub fn twin(name: &str) -> String {
+    format!("{name}, non-adaptive")
 }
 
 /// Everything that is wrong with a study file, at once.

@@ -1,6 +1,6 @@
 //! From TOML to a checked study: every problem with its line, unknown names with their neighbours.
 
-use super::{Data, Encode, Error, Gate, Protection, Strength, Study, Utility};
+use super::{Contender, Data, Encode, Error, Gate, Protection, Strength, Study, Utility};
 use crate::attack::AttackConfig;
 use crate::protect::Pipeline;
 use serde::de::DeserializeOwned;
@@ -33,6 +33,7 @@ struct RawProtection {
     name: String,
     pipeline: String,
     releases: usize,
+    targets: usize,
 }
 
 /// The scalars at the top of the file.
@@ -124,7 +125,7 @@ impl<'t> Reader<'t> {
         }
         self.families(&protect, &mut attack);
         for twin in &strength.twins {
-            if !attack.iter().any(|(_, config, _)| config.kind() == twin && config.is_rival()) {
+            if !attack.iter().any(|(_, one, _)| one.name == *twin && one.config.is_rival()) {
                 self.problem(
                     0,
                     &format!("`strength.twins` names `{twin}`, which is no text-writing attack of this study"),
@@ -138,7 +139,7 @@ impl<'t> Reader<'t> {
             data,
             encode,
             protect,
-            attack: attack.into_iter().map(|(_, config, _)| config).collect(),
+            attack: attack.into_iter().map(|(_, one, _)| one).collect(),
             utility,
             strength,
             gate,
@@ -153,6 +154,7 @@ impl<'t> Reader<'t> {
             (data.auxiliary >= 16, "`data.auxiliary` must be at least 16"),
             (data.min_chars <= data.max_chars, "`data.min_chars` must not exceed `data.max_chars`"),
             (data.min_words >= 1, "`data.min_words` must be at least 1"),
+            (data.also.iter().all(|a| a.auxiliary >= 16), "`data.also.auxiliary` must be at least 16"),
         ] {
             if !ok {
                 self.problem(start, what);
@@ -179,7 +181,9 @@ impl<'t> Reader<'t> {
             self.problem(start, "`protect.name` must be given: letters, digits, `-`, `_` and `.`");
         }
         match raw.pipeline.parse::<Pipeline>() {
-            Ok(pipeline) => Some(Protection { name: raw.name, pipeline, releases: raw.releases.max(1) }),
+            Ok(pipeline) => {
+                Some(Protection { name: raw.name, pipeline, releases: raw.releases.max(1), targets: raw.targets })
+            }
             Err(error) => {
                 self.problem(start, &format!("`protect.pipeline`: {error}"));
                 None
@@ -188,7 +192,7 @@ impl<'t> Reader<'t> {
     }
 
     /// The attack, and whether a search brought a decoder of its own.
-    fn attack(&mut self, entry: Spanned<DeValue<'t>>) -> Option<(usize, AttackConfig, bool)> {
+    fn attack(&mut self, entry: Spanned<DeValue<'t>>) -> Option<(usize, Contender, bool)> {
         let start = entry.span().start;
         let DeValue::Table(mut table) = entry.into_inner() else {
             self.problem(start, "`attack` must be a table: write `[[attack]]`");
@@ -200,6 +204,7 @@ impl<'t> Reader<'t> {
         };
         let kind_start = kind.span().start;
         let kind = kind.get_ref().as_str().unwrap_or_default().to_owned();
+        let name = take(&mut table, "name");
         let own_decoder = table.keys().any(|k| k.get_ref() == "decoder");
         let place = format!("attack.{kind}");
         let config = match kind.as_str() {
@@ -225,11 +230,22 @@ impl<'t> Reader<'t> {
         for problem in config.check() {
             self.problem(start, &format!("`{place}`: {problem}"));
         }
-        Some((start, config, own_decoder))
+        let name = match name {
+            None => kind,
+            Some(value) if config.is_rival() && value.get_ref().as_str().is_some_and(is_name) => {
+                value.get_ref().as_str().unwrap_or_default().to_owned()
+            }
+            Some(value) => {
+                let why = "letters, digits, `-`, `_` and `.`, and only for attacks that write texts and are no floor";
+                self.problem(value.span().start, &format!("`attack.name`: {why}"));
+                return None;
+            }
+        };
+        Some((start, Contender { name, config }, own_decoder))
     }
 
     /// What must hold between entries.
-    fn families(&mut self, protect: &[Protection], attack: &mut [(usize, AttackConfig, bool)]) {
+    fn families(&mut self, protect: &[Protection], attack: &mut [(usize, Contender, bool)]) {
         if protect.is_empty() {
             self.problem(0, "at least one valid `[[protect]]` is needed");
         } else if !protect.iter().any(|p| p.pipeline.is_identity()) {
@@ -249,23 +265,24 @@ impl<'t> Reader<'t> {
         }
         if attack.is_empty() {
             self.problem(0, "at least one valid `[[attack]]` is needed");
-        } else if !attack.iter().any(|(_, a, _)| matches!(a, AttackConfig::Blind(_))) {
+        } else if !attack.iter().any(|(_, a, _)| matches!(a.config, AttackConfig::Blind(_))) {
             self.problem(0, "one `[[attack]]` must be `blind`: no figure stands without it");
         }
-        let mut kinds = BTreeSet::new();
+        let mut names = BTreeSet::new();
         for (start, a, _) in attack.iter() {
-            if !kinds.insert(a.kind()) {
-                self.problem(*start, &format!("`attack.kind` `{}` is given twice", a.kind()));
+            if !names.insert(a.name.as_str()) {
+                self.problem(*start, &format!("attack `{}` is given twice; give one of them a `name`", a.name));
             }
         }
         // A search or an alignment without a decoder of its own uses the study's, so that one training serves both.
-        let shared = attack.iter().find_map(|(_, a, _)| match a {
+        let shared = attack.iter().find_map(|(_, a, _)| match &a.config {
             AttackConfig::Decoder(d) => Some(d.clone()),
             _ => None,
         });
         for (_, a, own) in attack.iter_mut() {
             if let (Some(decoder), false) = (&shared, *own) {
-                match a {
+                match &mut a.config {
+                    AttackConfig::Corrector(corrector) => corrector.decoder = decoder.clone(),
                     AttackConfig::Search(search) => search.decoder = decoder.clone(),
                     AttackConfig::Align(align) => align.decoder = decoder.clone(),
                     _ => {}
@@ -379,10 +396,40 @@ kind = "search"
         let study = Study::parse("tiny.toml", GOOD).expect("valid");
         assert_eq!(study.data.auxiliary, Data::default().auxiliary);
         assert_eq!(study.cells().len(), 2 * 2 * 4);
-        let AttackConfig::Search(search) = &study.attack[2] else { panic!("third is the search") };
+        let AttackConfig::Search(search) = &study.attack[2].config else { panic!("third is the search") };
         assert_eq!(search.decoder.steps, 7, "the search shares the study's decoder");
         let again = Study::parse("plan.toml", &study.to_toml()).expect("the plan is a study");
         assert_eq!(again, study);
+    }
+
+    #[test]
+    fn attacks_may_be_named_and_repeated_and_have_twins() {
+        let more = r#"
+[[attack]]
+kind = "best_of"
+[[attack]]
+kind = "search"
+name = "search-short"
+queries = 10
+[strength]
+twins = ["search-short"]
+"#;
+        let study = Study::parse("tiny.toml", &format!("{GOOD}{more}")).expect("valid");
+        let names: Vec<String> = study.cells().iter().map(|cell| study.attack_name(cell)).collect();
+        // Two seeds; release, four attacks, `best_of` behind them, and under noise the twin.
+        assert_eq!(names.len(), 2 * (6 + 7));
+        assert_eq!(names[..6], ["release", "blind", "decoder", "search", "search-short", "best_of"]);
+        assert_eq!(names[12], "search-short, non-adaptive");
+        let again = Study::parse("plan.toml", &study.to_toml()).expect("the plan is a study");
+        assert_eq!(again, study);
+        for (bad, why) in [
+            ("[[attack]]\nkind = \"search\"", "given twice"),
+            ("[[attack]]\nkind = \"random\"\nname = \"chance\"", "`attack.name`"),
+            ("[strength]\ntwins = [\"blind\"]", "`strength.twins`"),
+        ] {
+            let error = Study::parse("tiny.toml", &format!("{GOOD}{bad}")).expect_err(why);
+            assert!(error.to_string().contains(why), "{error}");
+        }
     }
 
     #[test]

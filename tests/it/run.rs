@@ -46,9 +46,37 @@ layers = 1
 vocabulary = 400
 samples = 4
 [[attack]]
+kind = "corrector"
+targets = 8
+fold_steps = 6
+steps = 10
+batch = 16
+slots = 3
+rounds = 2
+beam = 2
+[[attack]]
+kind = "corrector"
+name = "corrector-without-feedback"
+targets = 8
+fold_steps = 6
+steps = 10
+batch = 16
+slots = 3
+rounds = 2
+beam = 2
+feedback = false
+[[attack]]
+kind = "best_of"
+[[attack]]
+kind = "align"
+pairs = 40
+dim = 16
+[[attack]]
 kind = "search"
 targets = 8
 queries = 400
+[strength]
+twins = ["nearest"]
 [[attack]]
 kind = "attribute"
 [[attack]]
@@ -120,7 +148,29 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
     // Facts have rows of their own, beside chance, and never carry a verdict.
     let records = read(&whole.join("records.jsonl"));
     let rows = records.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
-    let facts: Vec<_> = rows.filter(|r| !r["inference"].is_null()).collect();
+    let rows: Vec<_> = rows.collect();
+    let row = |protection: &str, attack: &str, metric: &str| {
+        let found = rows.iter().find(|r| {
+            r["protection"] == protection && r["attack"] == attack && r["metric"] == metric && r["seed"] == 1
+        });
+        found.unwrap_or_else(|| panic!("{protection} x {attack} has no {metric}"))
+    };
+    // Attackers are compared target by target, and with what they are without adapting.
+    assert!(row("unprotected", "search", "judge_leak_minus_nearest")["low"].is_number());
+    assert!(row("noisy", "nearest", "judge_leak_minus_twin")["value"].is_number());
+    assert_eq!(row("noisy", "nearest, non-adaptive", "judge_leak")["adaptive"], false);
+    // All attackers together read at least as much as retrieval alone, by the score that they can see.
+    let best = |metric: &str| row("unprotected", "best_of", metric)["value"].as_f64().expect("a number");
+    assert!(
+        best("victim_cosine") >= row("unprotected", "nearest", "victim_cosine")["value"].as_f64().expect("a number")
+    );
+    assert!(row("unprotected", "decoder", "bits_leaked")["value"].is_number());
+    assert!(row("unprotected", "corrector-without-feedback", "judge_leak")["value"].is_number());
+    // A group is scored by its best-hit member and its topic as well.
+    for metric in ["best_member_leak", "topic_named"] {
+        assert!(row("prototype", "nearest", metric)["value"].is_number(), "{metric}");
+    }
+    let facts: Vec<_> = rows.iter().filter(|r| !r["inference"].is_null()).collect();
     for (protection, metric) in [
         ("unprotected", "slot_first_name_known_carrier_top1"),
         ("noisy", "slot_city_top1"),

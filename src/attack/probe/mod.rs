@@ -201,6 +201,7 @@ mod bench {
             leaked: &leaked,
             releases: 1,
             encoder: &encoder,
+            prior: None,
             seed: 5,
             inputs: "toy".to_owned(),
             fingerprint: "toy".to_owned(),

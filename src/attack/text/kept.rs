@@ -133,6 +133,11 @@ impl Kept {
         Ok(Self { record, model, tokenizer })
     }
 
+    /// Its shape.
+    pub fn shape(&self) -> &crate::nn::DecoderConfig {
+        self.model.config()
+    }
+
     /// One line for records and reports: which attacker, trained on what.
     pub fn origin(&self) -> String {
         let corpora: Vec<&str> = self.record.corpora.iter().map(|c| c.name.as_str()).collect();

@@ -3,6 +3,7 @@
 use super::bigrams::{Bigrams, EDGE};
 use super::decoder::{Candidate, Decoder, Pairing, Writer};
 use super::lexicon::{self, Lexicon, Reach};
+use super::prior::{Prior, SmolLm};
 use super::words;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
@@ -42,6 +43,10 @@ pub struct Search {
     pub seeds: usize,
     /// Weight `w` of the language model.
     pub fluency: f64,
+    /// Which language model has the last word: `own` is the decoder, read as plain text; the other is
+    /// `smollm2-135m-instruct-q4_1`, which costs about as much as the encoder queries and judges the best children of each
+    /// round only.
+    pub prior: String,
     /// The decoder that writes starts and judges fluency.
     pub decoder: Decoder,
 }
@@ -56,12 +61,21 @@ impl Default for Search {
             candidate_words: 120,
             seeds: 16,
             fluency: 0.03,
+            prior: OWN.to_owned(),
             decoder: Decoder::default(),
         }
     }
 }
 
+/// The prior that needs no download.
+const OWN: &str = "own";
+
 impl Search {
+    /// The language model that a study must open for it; `None` for the decoder's own.
+    pub fn strong_prior(&self) -> Option<&str> {
+        (self.prior != OWN).then_some(self.prior.as_str())
+    }
+
     /// Every parameter that is out of range.
     pub fn check(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -71,6 +85,7 @@ impl Search {
             (self.batch >= 1, "`batch` must be at least 1"),
             (self.candidate_words >= 1, "`candidate_words` must be at least 1"),
             (self.seeds >= 1, "`seeds` must be at least 1"),
+            (self.prior == OWN || self.prior == SmolLm::NAME, "`prior` must be `own` or `smollm2-135m-instruct-q4_1`"),
             (self.fluency >= 0.0 && self.fluency.is_finite(), "`fluency` must not be negative"),
         ] {
             if !ok {
@@ -92,8 +107,15 @@ impl Attack for Search {
         let writer = Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?;
         let lexicon = Lexicon::fit(view, &adaptation, 12_000, Reach::Beyond)?;
         let bigrams = Bigrams::fit(view.auxiliary.iter().map(|r| r.text.as_str()));
+        let prior = match self.strong_prior() {
+            None => None,
+            Some(name) => Some(view.prior.ok_or_else(|| Error::Needs {
+                attack: "search",
+                what: format!("the language model `{name}`, which this view does not hold"),
+            })?),
+        };
         let params = self.clone();
-        Ok(Box::new(Fitted { view, adaptation, writer, lexicon, bigrams, params }))
+        Ok(Box::new(Fitted { view, adaptation, writer, lexicon, bigrams, prior, params }))
     }
 }
 
@@ -103,11 +125,14 @@ struct Fitted<'a> {
     writer: Writer,
     lexicon: Lexicon,
     bigrams: Bigrams,
+    prior: Option<&'a dyn Prior>,
     params: Search,
 }
 
 /// Rounds without a better sentence after which a search ends.
 const PATIENCE: usize = 5;
+/// Children of a round that a strong prior judges; the others are too far behind to catch up.
+const JUDGED: usize = 12;
 /// The most frequent words are always proposed: no vector speaks of them, and every sentence needs them.
 const FUNCTION_WORDS: u32 = 60;
 /// Starting sentences whose phrases are proposed; each adds some forty pieces to every round's ranking.
@@ -119,6 +144,11 @@ struct Hypothesis {
     words: Vec<String>,
     text: String,
     vector: Vec<f32>,
+    /// `log p(y | e(h))`.
+    evidence: f64,
+    /// With the decoder's language model: what moves are ranked by.
+    quick: f64,
+    /// With the prior that has the last word.
     score: f64,
 }
 
@@ -177,6 +207,7 @@ impl Fitted<'_> {
         let starts = starts.into_iter().map(|words| (words, None)).collect();
         let mut beam: Vec<Hypothesis> =
             self.evaluate(y, starts, &mut seen, &mut queries)?.into_iter().map(|(h, _)| h).collect();
+        self.judge(&mut beam)?;
         self.keep(&mut beam);
         let mut stale = 0;
         while queries < p.queries && stale < PATIENCE && !beam.is_empty() {
@@ -197,15 +228,18 @@ impl Fitted<'_> {
             if rewritten.is_empty() {
                 break;
             }
-            let parents: Vec<f64> = beam.iter().map(|h| h.score).collect();
+            let parents: Vec<f64> = beam.iter().map(|h| h.quick).collect();
+            let mut children = Vec::new();
             for (child, origin) in self.evaluate(y, rewritten, &mut seen, &mut queries)? {
                 if let Some(Move { hypothesis, piece: Some(piece), gain, .. }) = origin {
                     // A piece that promised more than it gave makes room for pieces that were not tried yet.
-                    let surprise = (child.score - parents[hypothesis]) as f32 - gain;
+                    let surprise = (child.quick - parents[hypothesis]) as f32 - gain;
                     pieces[piece].bias += LEARNING * surprise.clamp(-SURPRISE, SURPRISE);
                 }
-                beam.push(child);
+                children.push(child);
             }
+            self.judge(&mut children)?;
+            beam.append(&mut children);
             self.keep(&mut beam);
             stale = if beam[0].score > best + 1e-9 { 0 } else { stale + 1 };
         }
@@ -281,10 +315,25 @@ impl Fitted<'_> {
             .zip(vectors.rows())
             .zip(fluency)
             .map(|(((words, text, origin), vector), log_prob)| {
-                let score = self.adaptation.log_likelihood(y, vector) + self.params.fluency * log_prob;
-                (Hypothesis { words: words.clone(), text: text.clone(), vector: vector.to_vec(), score }, *origin)
+                let evidence = self.adaptation.log_likelihood(y, vector);
+                let quick = evidence + self.params.fluency * log_prob;
+                let (words, text, vector) = (words.clone(), text.clone(), vector.to_vec());
+                (Hypothesis { words, text, vector, evidence, quick, score: quick }, *origin)
             })
             .collect())
+    }
+
+    /// Lets a strong prior judge the best of `hypotheses`; the rest is dropped.
+    fn judge(&self, hypotheses: &mut Vec<Hypothesis>) -> Result<(), Error> {
+        let Some(prior) = self.prior else { return Ok(()) };
+        hypotheses.sort_by(|a, b| b.quick.total_cmp(&a.quick).then_with(|| a.text.cmp(&b.text)));
+        hypotheses.truncate(JUDGED);
+        let texts: Vec<&str> = hypotheses.iter().map(|h| h.text.as_str()).collect();
+        let log_probs = prior.log_probs(&texts)?;
+        for (h, log_prob) in hypotheses.iter_mut().zip(log_probs) {
+            h.score = h.evidence + self.params.fluency * log_prob;
+        }
+        Ok(())
     }
 
     fn keep(&self, beam: &mut Vec<Hypothesis>) {
