@@ -36,6 +36,7 @@ pub(super) fn all(run: &Run) -> Vec<Figure> {
     let mut figures = Vec::new();
     figures.extend(by_protection(run));
     figures.extend(by_noise(run));
+    figures.extend(adaptive_or_not(run));
     figures.extend(against_utility(run));
     figures.extend(by_target(run));
     figures.extend(curves(run));
@@ -260,6 +261,70 @@ fn noise_figure(run: &Run, id: String, family: &str, members: &[&ProtectionSumma
         rows: table,
         half: false,
     }
+}
+
+/// Attackers beside their non-adaptive twins: what wording and what meaning they keep of the unprotected release.
+fn adaptive_or_not(run: &Run) -> Option<Figure> {
+    const SERIES: [(&str, bool, &str); 4] = [
+        ("meaning, adaptive", true, "judge_leak"),
+        ("meaning, not adaptive", false, "judge_leak"),
+        ("wording, adaptive", true, "sentence_bleu"),
+        ("wording, not adaptive", false, "sentence_bleu"),
+    ];
+    let bare = run.unprotected()?;
+    let (mut rows, mut table) = (Vec::new(), Vec::new());
+    for p in &run.summary.protections {
+        for attack in run.attacks() {
+            let twin = crate::study::twin(attack);
+            if !run.rows.iter().any(|r| r.protection == p.name && r.attack == twin) {
+                continue;
+            }
+            let gain = run.pooled(&p.name, attack, "judge_leak_minus_twin");
+            let mut marks = Vec::new();
+            let mut line = vec![p.name.clone(), attack.to_owned()];
+            for (i, (_, adaptive, metric)) in SERIES.into_iter().enumerate() {
+                // Of a score, only what stands above its floor can be kept or lost.
+                let floor = |protection: &str, name: &str| {
+                    if metric == "judge_leak" { 0.0 } else { run.pooled(protection, name, metric).floor.unwrap_or(0.0) }
+                };
+                let whole = run.pooled(&bare.name, attack, metric).value.map(|v| v - floor(&bare.name, attack));
+                let name = if adaptive { attack } else { &twin };
+                let kept = run.pooled(&p.name, name, metric);
+                let own = floor(&p.name, name);
+                let scale = |v: f64| whole.filter(|w| *w > 0.0).map(|w| (v - own) / w);
+                let value = kept.value.and_then(scale);
+                let ends = kept.ends.and_then(|(low, high)| scale(low).zip(scale(high)));
+                line.push(maybe_interval(value, ends));
+                if let Some(value) = value {
+                    marks.push(Mark { look: Look::Series(i), value, ends, seeds: vec![] });
+                }
+            }
+            line.push(maybe_interval(gain.value, gain.ends));
+            table.push(line);
+            rows.push(StripRow { label: p.name.clone(), note: attack.to_owned(), marks });
+        }
+    }
+    if rows.is_empty() {
+        return None;
+    }
+    let legend: Vec<(Look, &str)> =
+        SERIES.into_iter().enumerate().map(|(i, (name, ..))| (Look::Series(i), name)).collect();
+    let mut head = heads(&["protection", "attacker"]);
+    head.extend(SERIES.map(|(name, ..)| name.to_owned()));
+    head.push("leak, adaptive minus not [95 %]".to_owned());
+    Some(Figure {
+        id: "adaptive-or-not".to_owned(),
+        title: "The same attacker with and without knowing of the noise".to_owned(),
+        caption: "What is kept of the unprotected release, above the floors: meaning (judge leak) and wording (sentence BLEU). The \
+                  non-adaptive twin takes the noisy vector for a clean one, as most published tests do. Where its wording collapses \
+                  while the adaptive attacker keeps the meaning, the noise only looked like a protection."
+            .to_owned(),
+        alt: format!("Strip chart of what {} pairs of attackers keep of the unprotected release.", rows.len()),
+        drawing: chart::strip(&rows, &legend, "share of the unprotected release that is kept, above the floor", None, None),
+        head,
+        rows: table,
+        half: false,
+    })
 }
 
 fn against_utility(run: &Run) -> Option<Figure> {

@@ -126,11 +126,12 @@ impl Run {
         })
     }
 
-    /// The attackers that write texts, in the order of the records; utility rows are not an attack.
+    /// The attackers that write texts, in the order of the records; utility rows are not an attack, and non-adaptive twins
+    /// have a figure of their own.
     fn attacks(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         let writes = |name: &str| name != "utility" && !AttackConfig::PROBES.contains(&name);
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| row.adaptive || row.attack == "blind") {
             if writes(&row.attack) && !names.contains(&row.attack.as_str()) {
                 names.push(&row.attack);
             }

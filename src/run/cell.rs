@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 /// Raised when a cell would give other scores for the same inputs: old cells are then computed again.
 const VERSION: u32 = 1;
 
+/// Raised when the scores of the release itself change.
+const RELEASE_SCORES: u32 = 2;
 /// Raised when the scores of whole groups change.
 const GROUP_SCORES: u32 = 1;
 
@@ -43,6 +45,9 @@ pub struct Outcome {
     /// The pretrained attacker that this one started from, and what that was trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// BLAKE3 of the released rows: attacks and utility of one protection and seed read the same draw.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub released: String,
     /// Test targets scored: the first `n` of the study.
     pub n: usize,
     /// Scores on test targets.
@@ -108,6 +113,9 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     if !cell.adaptive {
         content["adaptive"] = false.into();
     }
+    if cell.attack.is_none() {
+        content["release"] = RELEASE_SCORES.into();
+    }
     if protection.targets > 0 {
         content["targets"] = protection.targets.into();
     }
@@ -124,8 +132,9 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
 
     // 1. What leaves the users: the targets' vectors through the real pipeline, the same draw for every attack.
     let test = release(bench, cell, &bench.test)?;
+    outcome.released = digest(&test);
     let Some(attack) = cell.attack.map(|a| &bench.study.attack[a].config) else {
-        outcome.test = release_scores(bench, &test)?;
+        outcome.test = release_scores(bench, protection, &test)?;
         outcome.n = bench.test.records.len();
         return Ok(outcome);
     };
@@ -359,6 +368,7 @@ impl Outcome {
             floor: Scores::new(),
             adaptive: cell.adaptive,
             origin: None,
+            released: String::new(),
             validation: Scores::new(),
             aggregates: BTreeMap::new(),
             inferred: BTreeMap::new(),
@@ -369,6 +379,14 @@ impl Outcome {
             error: None,
         }
     }
+}
+
+fn digest(vectors: &Embeddings) -> String {
+    let mut hasher = blake3::Hasher::new();
+    vectors.values().iter().for_each(|v| {
+        hasher.update(&v.to_le_bytes());
+    });
+    hasher.finalize().to_hex()[..20].to_owned()
 }
 
 /// Row `i` is what the attacker sees of target `i`, averaged over its releases; the same for every attack of a seed.
@@ -516,10 +534,20 @@ fn corpus_bleu(bench: &Bench, guesses: &[Guess], task: &str) -> Option<Estimate>
 }
 
 /// What the release itself shows: closed-set identification, and what it is still good for.
-fn release_scores(bench: &Bench, seen: &Embeddings) -> Result<Scores, Error> {
+fn release_scores(bench: &Bench, protection: &Protection, seen: &Embeddings) -> Result<Scores, Error> {
     let side = &bench.test;
     let own: Vec<usize> = (0..seen.len()).collect();
     let mut out = Scores::new();
+    // One record behind a row: only then is the record the signal. From the vectors themselves, because a sigma says
+    // nothing until it is known what norm and dimension it meets.
+    if let Some(noise) = protection.pipeline.noise().filter(|n| n.members == 1) {
+        let sigma = noise.sigma_per_coordinate / (protection.releases as f64).sqrt();
+        let ratios = side.clean.rows().map(|row| {
+            let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+            (norm > 0.0).then(|| sigma * (row.len() as f64).sqrt() / norm)
+        });
+        out.insert("noise_to_signal".to_owned(), ratios.collect());
+    }
     let ranks = identify::closed_set(seen, &side.clean, &own)?;
     out.insert("identified_top1".to_owned(), identify::top(&ranks, 1));
     out.insert("identified_top10".to_owned(), identify::top(&ranks, 10));

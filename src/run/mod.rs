@@ -158,10 +158,10 @@ fn manifest(
 ) -> Result<(), crate::Error> {
     let costs: Vec<_> = outcomes
         .iter()
-        .filter(|o| o.knowledge.is_some())
+        .filter(|o| o.error.is_none())
         .map(|o| {
             json!({"cell": o.id, "protection": o.protection, "attack": o.attack, "seed": o.seed, "targets": o.n,
-                        "pretrained": o.origin, "knowledge": o.knowledge, "cost": o.cost})
+                        "released": o.released, "adaptive": o.adaptive, "pretrained": o.origin, "knowledge": o.knowledge, "cost": o.cost})
         })
         .collect();
     store.write_json(

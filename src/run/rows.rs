@@ -37,7 +37,9 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
     if outcome.attack == "release" {
         for column in &RELEASE {
             if let Some(values) = outcome.test.get(column.id) {
-                let attack = if column.id.starts_with("identified") { "identification" } else { "utility" };
+                // How much noise there is belongs to what can be told apart, not to what the release is good for.
+                let seen = column.id.starts_with("identified") || column.id == "noise_to_signal";
+                let attack = if seen { "identification" } else { "utility" };
                 let estimate = statistics::mean(&Table::one(values)?, &design, column.range, &mut rng);
                 out.push(fill(row(attack, column), estimate));
             }
@@ -189,10 +191,17 @@ const WORST: Column = Column { id: "worst_5_percent", ..LEAK };
 const ABOVE: Column = Column { id: "share_above_0_8", ..LEAK };
 const MATCHED: Column = Column { id: "matched_top1", range: (0.0, 1.0), ..LEAK };
 const POINTS: Column = Column { unit: "points", range: (0.0, 100.0), ..LEAK };
-const RELEASE: [Column; 6] = [
+const RELEASE: [Column; 7] = [
     Column { id: "identified_top1", range: (0.0, 1.0), ..LEAK },
     Column { id: "identified_top10", range: (0.0, 1.0), ..LEAK },
     Column { id: "identified_mrr", range: (0.0, 1.0), ..LEAK },
+    Column {
+        id: "noise_to_signal",
+        unit: "ratio",
+        direction: Direction::LowerLeaksMore,
+        range: (0.0, f64::MAX),
+        ..LEAK
+    },
     Column { id: "recall_at_10", direction: Direction::HigherIsMoreUseful, range: (0.0, 1.0), ..LEAK },
     Column { id: "knn_overlap_at_10", direction: Direction::HigherIsMoreUseful, range: (0.0, 1.0), ..LEAK },
     Column { id: "topic_accuracy", direction: Direction::HigherIsMoreUseful, range: (0.0, 1.0), ..LEAK },

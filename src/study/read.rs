@@ -232,13 +232,15 @@ impl<'t> Reader<'t> {
         }
         let name = match name {
             None => kind,
-            Some(value) if config.is_rival() && value.get_ref().as_str().is_some_and(is_name) => {
-                value.get_ref().as_str().unwrap_or_default().to_owned()
-            }
             Some(value) => {
-                let why = "letters, digits, `-`, `_` and `.`, and only for attacks that write texts and are no floor";
-                self.problem(value.span().start, &format!("`attack.name`: {why}"));
-                return None;
+                let name = value.get_ref().as_str().unwrap_or_default().to_owned();
+                if name != kind && !(config.is_rival() && is_name(&name)) {
+                    let why =
+                        "letters, digits, `-`, `_` and `.`, and only for attacks that write texts and are no floor";
+                    self.problem(value.span().start, &format!("`attack.name`: {why}"));
+                    return None;
+                }
+                name
             }
         };
         Some((start, Contender { name, config }, own_decoder))

@@ -1,5 +1,6 @@
 //! The main job through the command line: whole, killed and resumed, on one thread and on two, and on bad input.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -155,6 +156,25 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
         });
         found.unwrap_or_else(|| panic!("{protection} x {attack} has no {metric}"))
     };
+    // Every attack, and the utility, reads the same draw of a protection and a seed; no two of them share a draw.
+    let manifest: serde_json::Value = serde_json::from_str(&read(&whole.join("manifest.json"))).expect("JSON");
+    let mut draws: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for cell in manifest["attacks"].as_array().expect("an array") {
+        // Without noise there is nothing to draw: all seeds release the same rows.
+        let seed = if cell["protection"] == "unprotected" { 0 } else { cell["seed"].as_u64().expect("a seed") };
+        let draw = format!("{} {seed}", cell["protection"]);
+        draws.entry(draw).or_default().insert(cell["released"].to_string());
+    }
+    assert!(draws.values().all(|hashes| hashes.len() == 1), "{draws:?}");
+    assert_eq!(
+        draws.values().flatten().collect::<BTreeSet<_>>().len(),
+        5,
+        "two noisy protections, two seeds: {draws:?}"
+    );
+    // A twin shows what adaptivity is worth; it never carries a verdict.
+    for p in summary["protections"].as_array().expect("an array") {
+        assert!(!p["best_attack"].as_str().expect("a name").contains("non-adaptive"));
+    }
     // Attackers are compared target by target, and with what they are without adapting.
     assert!(row("unprotected", "search", "judge_leak_minus_nearest")["low"].is_number());
     assert!(row("noisy", "nearest", "judge_leak_minus_twin")["value"].is_number());
@@ -170,6 +190,9 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
     for metric in ["best_member_leak", "topic_named"] {
         assert!(row("prototype", "nearest", metric)["value"].is_number(), "{metric}");
     }
+    // sigma 1 on unit vectors of 64 coordinates, averaged over two releases: r = sqrt(64 / 2).
+    let r = row("noisy", "identification", "noise_to_signal")["value"].as_f64().expect("a number");
+    assert!((r - 32.0_f64.sqrt()).abs() < 1e-3, "{r}");
     let facts: Vec<_> = rows.iter().filter(|r| !r["inference"].is_null()).collect();
     for (protection, metric) in [
         ("unprotected", "slot_first_name_known_carrier_top1"),

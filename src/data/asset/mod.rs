@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`manifest`] | names, licences, digests and sources; the manifests travel inside the binary |
 //! | [`cache`] | the order of sources, verification, the rename that makes an asset visible |
+//! | `staging`, `stamp` | one attempt at one source: files taken in, verified, converted |
 //! | [`archive`] | entry-wise reading of wheels, tarballs and Debian packages, with caps |
 //!
 //! To add an asset: write its manifest below `models/` or `datasets/`, name it in `manifest.rs`, fetch it once.
@@ -18,6 +19,8 @@ mod client;
 mod e5s1;
 mod hub;
 pub mod manifest;
+mod staging;
+mod stamp;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
