@@ -51,3 +51,23 @@ impl BestOf {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::scene::Scene;
+
+    #[test]
+    fn the_truth_wins_wherever_a_rival_wrote_it() {
+        let scene = Scene::new(40, "identity", &[]);
+        let text = |i: usize| scene.records[i].text.clone();
+        // One rival is right about the first two rows and attacks no more; the other is right about the third.
+        let rivals = [vec![text(0), text(1)], vec![text(9), text(8), text(2), String::new()]];
+        let guesses = BestOf {}.choose(&scene.view(), &scene.clean, &rivals).expect("guesses");
+        let texts: Vec<&str> = guesses.iter().map(|g| g.text.as_str()).collect();
+        assert_eq!(texts, [&text(0), &text(1), &text(2), ""]);
+        assert_eq!(guesses[0].queries, 2);
+        let error = BestOf {}.choose(&scene.view(), &scene.clean, &[]).expect_err("nobody wrote a guess");
+        assert!(error.to_string().contains("another attack"), "{error}");
+    }
+}

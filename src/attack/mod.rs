@@ -23,6 +23,8 @@ pub mod floor;
 pub mod linear;
 pub mod probe;
 pub mod recover;
+#[cfg(test)]
+pub(crate) mod scene;
 pub mod text;
 
 use crate::data::Record;

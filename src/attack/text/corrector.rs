@@ -359,8 +359,7 @@ fn rank(beam: &mut Vec<Attempt>, width: usize) {
 mod tests {
     use super::*;
     use crate::attack::Quiet;
-    use crate::data::{Keep, corpus};
-    use crate::encode::{Encoder, Toy};
+    use crate::attack::scene::Scene;
 
     #[test]
     fn a_document_lies_in_one_fold_and_both_folds_are_used() {
@@ -372,29 +371,8 @@ mod tests {
     /// Vec2text's early stop never fired: the assignment was the wrong way round.
     #[test]
     fn the_truth_as_first_guess_ends_the_correction_at_once() {
-        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2 };
-        let corpus = corpus::open::<crate::Error>("toy", &keep, &mut |_, _| panic!("the toy corpus is made up"));
-        let records: Vec<_> = corpus.expect("a corpus").records.into_iter().take(120).collect();
-        let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
-        let encoder = Toy::new();
-        let clean = encoder.encode(&texts).expect("words");
-        let (strata, leaked) = (vec![0; records.len()], Embeddings::empty(clean.dim()));
-        let pipeline = "identity".parse().expect("valid");
-        let workshop = tempfile::tempdir().expect("a temporary folder");
-        let view = View {
-            auxiliary: &records,
-            clean: &clean,
-            strata: &strata,
-            pipeline: &pipeline,
-            leaked: &leaked,
-            releases: 1,
-            encoder: &encoder,
-            prior: None,
-            seed: 5,
-            inputs: "toy".to_owned(),
-            fingerprint: "toy".to_owned(),
-            workshop: workshop.path(),
-        };
+        let scene = Scene::new(120, "identity", &[]);
+        let view = scene.view();
         let decoder =
             Decoder { steps: 4, batch: 8, d_model: 16, layers: 1, heads: 2, vocabulary: 300, ..Decoder::default() };
         let adaptation = Adaptation::fit(&view).expect("fits");
@@ -402,10 +380,11 @@ mod tests {
         let params = Corrector { decoder, slots: 2, beam: 2, rounds: 4, ..Corrector::default() };
         let model = params.start(&view, &writer).expect("a model");
         let fitted = Fitted { view: &view, adaptation, writer, model, params, curves: Vec::new() };
-        let (y, truth) = (clean.row(7), texts[7]);
-        let guess = fitted.correct(y, y, vec![texts[30].to_owned(), truth.to_owned()]).expect("a guess");
-        assert_eq!((guess.text.as_str(), guess.queries), (truth, 2), "no query after the truth");
-        let guess = fitted.correct(y, y, vec![texts[30].to_owned()]).expect("a guess");
+        let text = |i: usize| scene.records[i].text.clone();
+        let (y, truth) = (scene.clean.row(7), text(7));
+        let guess = fitted.correct(y, y, vec![text(30), truth.clone()]).expect("a guess");
+        assert_eq!((guess.text, guess.queries), (truth, 2), "no query after the truth");
+        let guess = fitted.correct(y, y, vec![text(30)]).expect("a guess");
         assert!(guess.queries > 1, "without the truth it tries");
         assert!(guess.trace.windows(2).all(|w| w[0].0 <= w[1].0), "queries only grow");
     }

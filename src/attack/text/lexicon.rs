@@ -239,6 +239,24 @@ pub fn nearest(y: &[f32], table: &Embeddings, k: usize) -> Vec<(usize, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::scene::Scene;
+    use crate::encode::Encoder;
+
+    #[test]
+    fn words_that_no_text_holds_are_read_from_their_own_vectors() {
+        let scene = Scene::new(300, "identity", &["zanzibar", "quixote"]);
+        let view = scene.view();
+        let adaptation = Adaptation::fit(&view).expect("fits");
+        let seen = Lexicon::fit(&view, &adaptation, 5000, Reach::Seen).expect("fits");
+        let beyond = Lexicon::fit(&view, &adaptation, 5000, Reach::Beyond).expect("fits");
+        assert_eq!((seen.find("zanzibar"), beyond.len()), (None, seen.len() + 2));
+        let (zanzibar, quixote) = (beyond.find("Zanzibar").expect("known"), beyond.find("quixote").expect("known"));
+        assert_eq!((beyond.surface(zanzibar), beyond.count(zanzibar)), ("Zanzibar", 0));
+        let text = scene.records[3].text.replace(' ', " zanzibar ");
+        let evidence = beyond.read(scene.encoder.encode(&[&text]).expect("encodes").row(0));
+        assert!(top(&evidence, 12).iter().any(|&(w, _)| w as u32 == zanzibar), "{}", evidence[zanzibar as usize]);
+        assert!(evidence[zanzibar as usize] > evidence[quixote as usize] + 1.0);
+    }
 
     #[test]
     fn the_best_scores_come_first_and_the_lower_position_wins_ties() {
