@@ -332,6 +332,17 @@ impl AttackConfig {
         !self.is_floor() && !self.is_probe() && !matches!(self, Self::BestOf(_))
     }
 
+    /// The decoder that it trains, where it trains one; the blind attacker's is its own business.
+    pub fn decoder(&self) -> Option<&text::decoder::Decoder> {
+        match self {
+            Self::Decoder(c) => Some(c),
+            Self::Corrector(c) => Some(&c.decoder),
+            Self::Align(c) => Some(&c.decoder),
+            Self::Search(c) => Some(&c.decoder),
+            _ => None,
+        }
+    }
+
     /// Makes every part that would start from a pretrained attacker start from nothing.
     pub fn start_from_nothing(&mut self) {
         let decoder = match self {

@@ -6,7 +6,8 @@ use super::store::Store;
 use crate::Error;
 use crate::attack::ensemble::BestOf;
 use crate::attack::probe::{Field, Inference, Probe};
-use crate::attack::{self, Attacker, Guess, Knowledge, Progress, View, adapt};
+use crate::attack::text::kept;
+use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, View, adapt};
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
 use crate::measure::text::Bleu;
@@ -112,6 +113,16 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     // Named only where they apply, so that what they cannot change keeps its id.
     if !cell.adaptive {
         content["adaptive"] = false.into();
+    }
+    if let Some(kept) = attack.and_then(AttackConfig::decoder).and_then(|d| {
+        // A folder that cannot be read fails the cell when it runs, with its reason.
+        kept::identity(&d.pretrained, bench.victim.info()).unwrap_or_default()
+    }) {
+        content["pretrained"] = kept.into();
+    }
+    if let Some(AttackConfig::BestOf(_)) = attack {
+        let rivals: Vec<String> = rivals(bench, cell).iter().map(|rival| id(bench, rival)).collect();
+        content["rivals"] = rivals.into();
     }
     if cell.attack.is_none() {
         content["release"] = RELEASE_SCORES.into();
@@ -278,16 +289,19 @@ fn choose(
     seen: &Embeddings,
     rehearsal: Rehearsal,
 ) -> Result<Vec<Guess>, Error> {
-    let mut rivals = Vec::new();
-    for (number, attack) in bench.study.attack.iter().enumerate() {
-        if !attack.config.is_rival() {
-            continue;
-        }
-        let rival = Cell { attack: Some(number), ..cell.clone() };
-        let lines: Option<Vec<GuessRecord>> = store.lines(&rehearsal.file(&id(bench, &rival)));
-        rivals.extend(lines.map(|lines| lines.into_iter().map(|line| line.guess).collect::<Vec<_>>()));
-    }
-    Ok(chooser.choose(view, seen, &rivals)?)
+    let written: Vec<Vec<String>> = rivals(bench, cell)
+        .iter()
+        .filter_map(|rival| store.lines::<GuessRecord>(&rehearsal.file(&id(bench, rival))))
+        .map(|lines| lines.into_iter().map(|line| line.guess).collect())
+        .collect();
+    Ok(chooser.choose(view, seen, &written)?)
+}
+
+/// The cells of the same protection and seed whose guesses `best_of` chooses among.
+fn rivals(bench: &Bench, cell: &Cell) -> Vec<Cell> {
+    let attacks = bench.study.attack.iter().enumerate();
+    let rivals = attacks.filter(|(_, attack)| attack.config.is_rival());
+    rivals.map(|(number, _)| Cell { attack: Some(number), ..cell.clone() }).collect()
 }
 
 /// The victim's side of a probe.

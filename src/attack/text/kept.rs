@@ -93,14 +93,9 @@ impl Kept {
         match choice {
             "none" => Ok(None),
             "auto" => {
-                for folder in &FOLDERS {
-                    let record = parse("models/attackers", folder.record)?;
-                    if record.victim_fingerprint == victim.fingerprint {
-                        let name = format!("models/attackers/{}", record.name);
-                        return Self::assemble(&name, record, folder.weights.to_vec(), folder.tokenizer).map(Some);
-                    }
-                }
-                Ok(None)
+                let Some((record, folder)) = builtin(victim)? else { return Ok(None) };
+                let name = format!("models/attackers/{}", record.name);
+                Self::assemble(&name, record, folder.weights.to_vec(), folder.tokenizer).map(Some)
             }
             folder => {
                 let read = |file: &str| {
@@ -143,6 +138,36 @@ impl Kept {
         let corpora: Vec<&str> = self.record.corpora.iter().map(|c| c.name.as_str()).collect();
         format!("{} ({} texts of {})", self.record.name, self.record.texts, corpora.join(", "))
     }
+}
+
+/// Names the weights that `choice` stands for; `None` where training starts from nothing.
+///
+/// # Errors
+/// When a folder's record cannot be read.
+pub fn identity(choice: &str, victim: &EncoderInfo) -> Result<Option<String>, Error> {
+    let record = match choice {
+        "none" => return Ok(None),
+        "auto" => match builtin(victim)? {
+            Some((record, _)) => record,
+            None => return Ok(None),
+        },
+        folder => {
+            let bytes = std::fs::read(Path::new(folder).join(RECORD)).map_err(|e| bad(folder, &e.to_string()))?;
+            parse(folder, &bytes)?
+        }
+    };
+    Ok(Some(record.weights))
+}
+
+/// The attacker that the project keeps for an encoder.
+fn builtin(victim: &EncoderInfo) -> Result<Option<(Record, &'static Folder)>, Error> {
+    for folder in &FOLDERS {
+        let record = parse("models/attackers", folder.record)?;
+        if record.victim_fingerprint == victim.fingerprint {
+            return Ok(Some((record, folder)));
+        }
+    }
+    Ok(None)
 }
 
 /// Files of a folder.
