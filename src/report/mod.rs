@@ -20,7 +20,6 @@ mod gallery;
 mod page;
 mod verdict;
 
-use crate::attack::AttackConfig;
 use crate::error::Exit;
 use crate::run::record::{Curve, GuessRecord, ProtectionSummary, Row, Summary};
 use serde::de::DeserializeOwned;
@@ -126,13 +125,12 @@ impl Run {
         })
     }
 
-    /// The attackers that write texts, in the order of the records; utility rows are not an attack, and non-adaptive twins
-    /// have a figure of their own.
+    /// The attackers whose guesses were judged, in the order of the records; non-adaptive twins have a figure of their own.
     fn attacks(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
-        let writes = |name: &str| name != "utility" && !AttackConfig::PROBES.contains(&name);
-        for row in self.rows.iter().filter(|row| row.adaptive || row.attack == "blind") {
-            if writes(&row.attack) && !names.contains(&row.attack.as_str()) {
+        for row in self.rows.iter().filter(|row| row.metric == "judge_leak") {
+            let is_twin = !row.adaptive && row.attack != "blind";
+            if !is_twin && !names.contains(&row.attack.as_str()) {
                 names.push(&row.attack);
             }
         }

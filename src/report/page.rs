@@ -392,8 +392,20 @@ fn figure_views(figures: Vec<Figure>) -> Vec<FigureView> {
         .collect()
 }
 
+/// What records call closed-set identification.
+const IDENTIFICATION: &str = "identification";
+
+/// A difference of shares with its sign.
+fn signed_share(v: f64) -> String {
+    if v < 0.0 { share(v) } else { format!("+{}", share(v)) }
+}
+
 fn matrices(run: &Run) -> Vec<Matrix> {
-    let attacks = run.attacks();
+    let mut attacks = run.attacks();
+    // It writes no guess, but it is an attack.
+    if run.rows.iter().any(|row| row.attack == IDENTIFICATION) {
+        attacks.push(IDENTIFICATION);
+    }
     run.summary
         .protections
         .chunks(MOST_COLUMNS)
@@ -417,6 +429,11 @@ fn matrix_cell(run: &Run, p: &ProtectionSummary, attack: &str) -> MatrixCell {
     let mut more = Vec::new();
     more.extend(victim.map(|v| format!("victim {}", cosine(v))));
     more.extend(identified.map(|v| format!("identifies {}", share(v))));
+    let of = |metric: &str| run.pooled(&p.name, attack, metric).value;
+    more.extend(of("judge_leak_minus_nearest").map(|v| format!("{} over nearest", signed_share(v))));
+    more.extend(of("best_member_leak").map(|v| format!("best member {}", share(v))));
+    more.extend(of("topic_named").map(|v| format!("topic {}", share(v))));
+    more.extend(of("bits_leaked").map(|v| format!("{v:.0} bits")));
     if leak.failed > 0 {
         more.push(format!(
             "{} failed",
