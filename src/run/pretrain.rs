@@ -7,7 +7,7 @@ use crate::attack::text::decoder::{Decoder, Pairing, Writer};
 use crate::attack::text::kept::{self, Record, Source};
 use crate::attack::{self, View, adapt::Adaptation};
 use crate::data::{Keep, asset, corpus, duplicate, split};
-use crate::encode::Embeddings;
+use crate::encode::{Embeddings, Encoder};
 use crate::seed;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -65,31 +65,7 @@ impl Pretraining {
 pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch) -> Result<Record, Error> {
     let meter = provenance::Meter::start();
     let victim = setup::encoder(&plan.victim, &mut Vec::new(), watch)?;
-    // Whole sentences and long ones alike: spans are cut from both.
-    let keep = Keep { min_chars: 12, max_chars: 1000, min_words: 3 };
-    let (mut sentences, mut sources, mut targets) = (Vec::new(), Vec::new(), Embeddings::empty(victim.info().dim));
-    for name in &plan.corpora {
-        let mut licence = "one's own".to_owned();
-        let found = corpus::open(name, &keep, &mut |name, wanted| -> Result<_, Error> {
-            let asset = asset::ensure(name, watch)?;
-            licence.clone_from(&asset.licence);
-            Ok(asset.entries(wanted)?)
-        })?;
-        let own = split::auxiliary(&found);
-        watch.message(&format!("{name}: {} of {} sentences may be trained on", own.len(), found.records.len()));
-        sources.push(Source {
-            name: name.clone(),
-            licence,
-            fingerprint: found.fingerprint.clone(),
-            records: own.len(),
-        });
-        let mut owned = own.iter().copied().peekable();
-        let others: Vec<usize> = (0..found.records.len()).filter(|i| owned.next_if_eq(i).is_none()).collect();
-        for row in setup::vectors(victim.as_ref(), &found.texts(&others), watch)?.rows() {
-            targets.push(row);
-        }
-        sentences.extend(own.into_iter().map(|i| found.records[i].clone()));
-    }
+    let Material { sentences, sources, targets } = material(plan, victim.as_ref(), watch)?;
     let mut rng = seed::stream(plan.seed, &plan.name, "training texts");
     let (texts, exchanged) = plan.crops.cut(&sentences, &victim.words(), &mut rng);
     watch.message(&format!("{} texts, in {exchanged} of which words were exchanged", texts.len()));
@@ -167,4 +143,42 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
     let bytes = serde_json::to_vec_pretty(&record).expect("strings and numbers serialise");
     attack::keep(&out.join(kept::RECORD), &bytes)?;
     Ok(record)
+}
+
+/// What may be trained on, and the vectors of what may not.
+struct Material {
+    sentences: Vec<crate::data::Record>,
+    sources: Vec<Source>,
+    targets: Embeddings,
+}
+
+/// Reads the plan's corpora and takes the side of each that holds no study's targets.
+fn material(plan: &Pretraining, victim: &dyn Encoder, watch: &dyn Watch) -> Result<Material, Error> {
+    // Whole sentences and long ones alike: spans are cut from both.
+    let keep = Keep { min_chars: 12, max_chars: 1000, min_words: 3 };
+    let mut material =
+        Material { sentences: Vec::new(), sources: Vec::new(), targets: Embeddings::empty(victim.info().dim) };
+    for name in &plan.corpora {
+        let mut licence = "one's own".to_owned();
+        let found = corpus::open(name, &keep, &mut |name, wanted| -> Result<_, Error> {
+            let asset = asset::ensure(name, watch)?;
+            licence.clone_from(&asset.licence);
+            Ok(asset.entries(wanted)?)
+        })?;
+        let own = split::auxiliary(&found);
+        watch.message(&format!("{name}: {} of {} sentences may be trained on", own.len(), found.records.len()));
+        material.sources.push(Source {
+            name: name.clone(),
+            licence,
+            fingerprint: found.fingerprint.clone(),
+            records: own.len(),
+        });
+        let mut owned = own.iter().copied().peekable();
+        let others: Vec<usize> = (0..found.records.len()).filter(|i| owned.next_if_eq(i).is_none()).collect();
+        for row in setup::vectors(victim, &found.texts(&others), watch)?.rows() {
+            material.targets.push(row);
+        }
+        material.sentences.extend(own.into_iter().map(|i| found.records[i].clone()));
+    }
+    Ok(material)
 }

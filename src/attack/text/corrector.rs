@@ -180,8 +180,8 @@ impl Corrector {
         let tokens = drafts.texts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
         let reading = Reading { drafts: tokens, vectors: &drafts.vectors, feedback: self.feedback };
         let mut learned = course.run(&name, Some(start), Some(&reading), progress)?;
-        let mut curve = learned.curves.pop().unwrap_or_default();
-        curve.title = "held-out loss of the corrector (nats a piece)".to_owned();
+        let title = "held-out loss of the corrector (nats a piece)".to_owned();
+        let curve = Curve { title, ..learned.curves.pop().unwrap_or_default() };
         Ok((learned.model, curve))
     }
 
