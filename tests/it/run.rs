@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use stitchback::run::pretrain::Pretraining;
+use stitchback::study::Study;
 
 const TOY: &str = r#"
 schema = 1
@@ -254,6 +256,82 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
         before.matches("<td").count(),
         "the report is a function of the records"
     );
+}
+
+#[test]
+fn an_attacker_trained_ahead_is_taken_up_and_a_damaged_one_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plan = folder.path().join("plan.toml");
+    write(
+        &plan,
+        r#"
+schema = 1
+name = "toy-ahead"
+victim = "toy"
+corpora = ["toy"]
+seed = 1
+[crops]
+texts = 400
+[decoder]
+pretrained = "none"
+steps = 6
+adapt_steps = 0
+batch = 8
+d_model = 16
+layers = 1
+heads = 2
+vocabulary = 300
+"#,
+    );
+    let kept = folder.path().join("kept");
+    let output = stitchback(&["pretrain", text(&plan), "--out", text(&kept)]).current_dir(folder.path()).output();
+    let (code, stderr) = code_and_stderr(&output.expect("the program starts"));
+    assert_eq!(code, 0, "{stderr}");
+    let head = &TOY[..TOY.find("[[protect]]").expect("protections")];
+    let study = format!(
+        "{head}[[protect]]\nname = \"unprotected\"\npipeline = \"identity\"\n[[attack]]\nkind = \"blind\"\nsteps = 2\n\
+         [[attack]]\nkind = \"decoder\"\nsteps = 4\nbatch = 8\nsamples = 2\npretrained = {:?}\n",
+        text(&kept)
+    );
+    let study = write_study(folder.path(), &study);
+    let first = folder.path().join("first");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&first)]));
+    assert!(matches!(code, 0 | 4), "{code}: {stderr}");
+    assert!(read(&first.join("manifest.json")).contains("toy-ahead ("), "the result says what it started from");
+    let scratch = folder.path().join("scratch");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&scratch), "--from-scratch"]));
+    assert!(matches!(code, 0 | 4), "{code}: {stderr}");
+    assert!(!read(&scratch.join("manifest.json")).contains("toy-ahead ("));
+
+    let weights = kept.join("decoder.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("weights");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::OpenOptions::new().write(true).open(&weights).expect("weights").write_all(&bytes).expect("damaged");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&folder.path().join("second"))]));
+    assert_eq!(code, 70, "{stderr}");
+    assert!(stderr.contains("is not the file that `attacker.json` describes"), "{stderr}");
+}
+
+#[test]
+fn every_shipped_study_is_valid_and_runs_on_each_of_its_corpora() {
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir("studies").expect("the studies") {
+        let path = entry.expect("an entry").path();
+        let name = path.display().to_string();
+        if name.contains("pretrain") {
+            Pretraining::parse(&name, &read(&path)).expect("a valid plan");
+        } else {
+            parts.extend(Study::parse(&name, &read(&path)).expect("a valid study").parts());
+        }
+    }
+    let corpora = |name: &str| -> Vec<&str> {
+        let of = parts.iter().filter(|part| part.name.starts_with(name));
+        of.map(|part| part.data.corpus.as_str()).collect()
+    };
+    assert_eq!(corpora("text-attacks"), ["bbc-news", "spam-assassin", "wordnet-examples"]);
+    assert_eq!(corpora("quick"), ["bbc-news"]);
+    assert!(parts.iter().all(|part| part.data.also.is_empty() && part.unprotected().is_some()));
 }
 
 #[test]
