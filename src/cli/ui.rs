@@ -88,7 +88,7 @@ impl Report for Terminal {
 
 impl Progress for Terminal {
     fn update(&self, done: usize, total: usize, what: &str) {
-        if self.work.message() != what {
+        if self.work.message() != what || self.work.is_finished() {
             self.work.reset();
             self.work.set_message(what.to_owned());
         }
@@ -103,6 +103,10 @@ impl Progress for Terminal {
 
 impl Watch for Terminal {
     fn cell(&self, done: usize, total: usize, name: &str) {
+        if self.cells.is_finished() {
+            // The next corpus of a study: bars that were taken away come back.
+            self.cells.reset();
+        }
         self.cells.set_length(total as u64);
         self.cells.set_position(done as u64);
         self.cells.set_message(name.to_owned());

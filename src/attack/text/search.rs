@@ -44,7 +44,7 @@ pub struct Search {
     /// Weight `w` of the language model.
     pub fluency: f64,
     /// Which language model has the last word: `own` is the decoder, read as plain text; the other is
-    /// `smollm2-135m-instruct-q4_1`, which costs about as much as the encoder queries and judges the best children of each
+    /// `smollm2-135m-instruct-q4_1`, which costs more than the encoder queries do and judges the best children of each
     /// round only.
     pub prior: String,
     /// The decoder that writes starts and judges fluency.
@@ -440,12 +440,7 @@ impl Scene {
 
 /// Words as a text with a capital at its start.
 fn render(words: &[String]) -> String {
-    let text = words::join(words);
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) if first.is_lowercase() => first.to_uppercase().chain(letters).collect(),
-        _ => text,
-    }
+    words::capitalised(&words::join(words))
 }
 
 pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
