@@ -4,6 +4,7 @@ use super::{Error, View, linear};
 use crate::encode::Embeddings;
 use crate::nn::kernel::{Layout, matmul};
 use crate::seed;
+use rayon::prelude::*;
 
 /// Linear minimum-mean-square-error denoiser for isotropic noise.
 ///
@@ -124,6 +125,65 @@ impl<'a> Adaptation<'a> {
     }
 }
 
+/// Standard deviation of isotropic noise, for an attacker that was not told it.
+///
+/// # Formula
+/// The maximum-likelihood `s` for rows `y ~ N(m, S + s^2 I)`, with `m`, `S` the moments of the `signal`, which the attacker
+/// knows from its own records: it minimises `log det(S + s^2 I) + tr((S + s^2 I)^-1 C)`, `C` the second moment of `y - m`.
+/// Directions in which the signal hardly varies decide, so that a shift between corpora costs little. With few records of its
+/// own (`n` not far above `d`) the attacker takes some of the signal for noise.
+///
+/// # Shapes
+/// Both `(n, d)`; the numbers of rows may differ.
+pub fn estimate_sigma(released: &Embeddings, signal: &Embeddings) -> f64 {
+    /// Standard deviations that count as noise at all, relative to the rows' root mean square.
+    const RANGE: (f64, f64) = (1e-3, 1.5);
+    const STEPS: usize = 24;
+    let d = signal.dim();
+    let (mean, cov) = linear::moments(signal);
+    let (shift, mut seen) = linear::moments(released);
+    for i in 0..d {
+        for j in 0..d {
+            seen[i * d + j] += (shift[i] - mean[i]) * (shift[j] - mean[j]);
+        }
+    }
+    let scale = ((0..d).map(|i| seen[i * d + i]).sum::<f64>() / d as f64).sqrt();
+    let misfit = |log_sigma: f64| -> f64 {
+        let mut model = cov.clone();
+        linear::add_to_diagonal(&mut model, d, (2.0 * log_sigma).exp());
+        let Some(factor) = linear::Cholesky::new(&model, d) else { return f64::INFINITY };
+        let trace: f64 = (0..d)
+            .into_par_iter()
+            .map(|j| {
+                let mut column = seen[j * d..(j + 1) * d].to_vec();
+                factor.solve(&mut column);
+                column[j]
+            })
+            .collect::<Vec<f64>>()
+            .iter()
+            .sum();
+        factor.log_det() + trace
+    };
+    // Golden-section search: the misfit falls to its one valley and rises.
+    let golden = 0.5 * (5.0_f64.sqrt() - 1.0);
+    let (mut low, mut high) = ((scale * RANGE.0).ln(), (scale * RANGE.1).ln());
+    let inner = |low: f64, high: f64| (high - golden * (high - low), low + golden * (high - low));
+    let (mut a, mut b) = inner(low, high);
+    let (mut at_a, mut at_b) = (misfit(a), misfit(b));
+    for _ in 0..STEPS {
+        if at_a < at_b {
+            (high, b, at_b) = (b, a, at_a);
+            a = inner(low, high).0;
+            at_a = misfit(a);
+        } else {
+            (low, a, at_a) = (a, b, at_b);
+            b = inner(low, high).1;
+            at_b = misfit(b);
+        }
+    }
+    (0.5 * (low + high)).exp()
+}
+
 /// Sends `clean` through `pipeline` `releases` times, averages, and gives each record the row that it stands behind.
 pub fn release(
     pipeline: &crate::protect::Pipeline,
@@ -176,6 +236,28 @@ mod tests {
             let guess = Wiener::fit(&signal, sigma).apply(&y);
             let mean: f64 = guess.rows().zip(held_out.rows()).map(|(a, b)| cosine(a, b)).sum::<f64>() / n as f64;
             assert!((mean - simulated).abs() < 0.02, "sigma {sigma}: {mean} against {simulated}");
+        }
+    }
+
+    #[test]
+    fn an_attacker_that_was_not_told_sigma_finds_it() {
+        let (n, d) = (6000, 128);
+        let mut rng = seed::stream(5, "estimate", "signal");
+        let mut draw = |n: usize, scale: &dyn Fn(usize) -> f64| {
+            let values = (0..n * d).map(|at| {
+                let g: f64 = StandardNormal.sample(&mut rng);
+                (g * scale(at % d)) as f32
+            });
+            Embeddings::new(values.collect(), d).expect("finite")
+        };
+        let spectrum = |i: usize| (0.2 / (i as f64 + 1.0)).sqrt();
+        let (own, targets) = (draw(n, &spectrum), draw(300, &spectrum));
+        for sigma in [0.05, 0.1, 0.25] {
+            let noise = draw(300, &|_| sigma);
+            let mut y = targets.clone();
+            y.values_mut().iter_mut().zip(noise.values()).for_each(|(v, e)| *v += e);
+            let found = estimate_sigma(&y, &own);
+            assert!((found / sigma - 1.0).abs() < 0.05, "{found} against {sigma}");
         }
     }
 

@@ -95,6 +95,11 @@ impl Cholesky {
         Some(Self { n, l })
     }
 
+    /// `ln det a`.
+    pub fn log_det(&self) -> f64 {
+        (0..self.n).map(|i| 2.0 * self.l[i * self.n + i].ln()).sum()
+    }
+
     /// Solves `a x = b` for one right-hand side, in place.
     pub fn solve(&self, b: &mut [f64]) {
         let n = self.n;

@@ -125,6 +125,16 @@ impl Pipeline {
         Self { stages: self.stages.iter().enumerate().map(known).collect() }
     }
 
+    /// The same stages with noise of another standard deviation: an attacker's idea of noise that it was not told.
+    #[must_use]
+    pub fn with_sigma(&self, sigma: f64) -> Self {
+        let stages = self.stages.iter().map(|stage| match stage {
+            StageConfig::Gaussian(_) => StageConfig::Gaussian(Gaussian::Given { sigma }),
+            other => other.clone(),
+        });
+        Self { stages: stages.collect() }
+    }
+
     /// What is known about the rows after the last stage.
     pub fn state(&self) -> State {
         self.stages.iter().fold(State::raw(), |state, config| {

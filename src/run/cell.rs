@@ -14,7 +14,7 @@ use crate::measure::text::Bleu;
 use crate::measure::{self, Context, MetricKind, identify, similarity, utility};
 use crate::protect::Pipeline;
 use crate::seed;
-use crate::study::{Cell, Protection};
+use crate::study::{Cell, Protection, Sigma};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -46,6 +46,9 @@ pub struct Outcome {
     /// The pretrained attacker that this one started from, and what that was trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
+    /// Standard deviation of the noise that the attacker estimated, where it was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assumed_sigma: Option<f64>,
     /// BLAKE3 of the released rows: attacks and utility of one protection and seed read the same draw.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub released: String,
@@ -124,6 +127,9 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
         let rivals: Vec<String> = rivals(bench, cell).iter().map(|rival| id(bench, rival)).collect();
         content["rivals"] = rivals.into();
     }
+    if study.strength.sigma == Sigma::Estimated && cell.adaptive && protection.pipeline.noise().is_some() {
+        content["sigma"] = "estimated".into();
+    }
     if cell.attack.is_none() {
         content["release"] = RELEASE_SCORES.into();
     }
@@ -155,8 +161,8 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     let clock = std::time::Instant::now();
     let workshop = store.workshop();
     let attacker = attack.build();
-    let known = if cell.adaptive { protection.pipeline.as_known() } else { "identity".parse()? };
     let releases = if cell.adaptive { protection.releases } else { 1 };
+    let known = known(bench, cell, &test, &mut outcome)?;
     let leaked = leaked(bench, cell, attacker.needs().leaked_pairs)?;
     let view = View {
         auxiliary: &bench.auxiliary.records,
@@ -171,7 +177,8 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         inputs: bench.fingerprint.clone(),
         // The real pipeline names the view: two keys are two protections, even if the attacker cannot tell them apart.
         fingerprint: if cell.adaptive {
-            format!("{} {} x{releases}", bench.fingerprint, protection.pipeline)
+            let estimated = outcome.assumed_sigma.map_or_else(String::new, |sigma| format!(" taken for {sigma}"));
+            format!("{} {}{estimated} x{releases}", bench.fingerprint, protection.pipeline)
         } else {
             format!("{} {known} x{releases}", bench.fingerprint)
         },
@@ -224,6 +231,27 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     }
     outcome.curves.splice(0..0, inverter.curves());
     Ok(outcome)
+}
+
+/// The pipeline as the attacker of a cell knows it.
+fn known(bench: &Bench, cell: &Cell, seen: &Embeddings, outcome: &mut Outcome) -> Result<Pipeline, Error> {
+    if !cell.adaptive {
+        return Ok("identity".parse()?);
+    }
+    let protection = &bench.study.protect[cell.protection];
+    let known = protection.pipeline.as_known();
+    if bench.study.strength.sigma == Sigma::Known || known.noise().is_none() {
+        return Ok(known);
+    }
+    let side = &bench.auxiliary;
+    let signal = adapt::release(&known.without_noise(), &side.clean, &side.strata, 1, |_| {
+        seed::stream(cell.seed, &bench.fingerprint, "signal of an unknown noise")
+    })?;
+    let sigma = adapt::estimate_sigma(seen, &signal) * (protection.releases as f64).sqrt();
+    // Three digits: what is estimated is not known better.
+    let sigma: f64 = format!("{sigma:.2e}").parse().expect("a number as it was printed");
+    outcome.assumed_sigma = Some(sigma);
+    Ok(known.with_sigma(sigma))
 }
 
 /// Scores guesses on test and validation targets, and keeps the texts.
@@ -382,6 +410,7 @@ impl Outcome {
             floor: Scores::new(),
             adaptive: cell.adaptive,
             origin: None,
+            assumed_sigma: None,
             released: String::new(),
             validation: Scores::new(),
             aggregates: BTreeMap::new(),

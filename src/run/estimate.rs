@@ -44,13 +44,15 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
         if !attack.is_probe() {
             cell_s += 1.3 * targets * (judge_s + encode_s);
         }
+        let mut further = 0;
         let (decoder, source) = match attack {
             AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
             AttackConfig::Corrector(c) => {
                 cell_s += 1.25 * targets * (c.rounds * c.beam * c.beam) as f64 * encode_s;
                 // Hypotheses for the whole auxiliary side, and a training on texts of twice the length.
                 cell_s += study.data.auxiliary as f64 * encode_s / study.protect.len() as f64;
-                let steps = c.decoder.steps + c.folds * c.fold_steps + 2 * c.steps;
+                further = 2 * c.steps;
+                let steps = c.decoder.steps + c.folds * c.fold_steps;
                 (Some(crate::attack::text::decoder::Decoder { steps, ..c.decoder.clone() }), "corrections")
             }
             AttackConfig::Search(s) => {
@@ -72,17 +74,19 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
             if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info()) {
                 let shape = kept.shape();
                 (d.d_model, d.layers, d.slots, d.vocabulary) = (shape.d_model, shape.layers, shape.slots, shape.vocab);
+                d.steps = d.steps_from(true);
             }
+            let sampled = std::mem::take(&mut d.samples);
             if !trained.contains(&(d.clone(), source)) {
                 // Pieces of a text with its prefix, as news sentences have them.
                 let tokens = (d.batch * (28 + d.slots)) as f64;
                 let per_token = 6.0 * (12 * d.d_model * d.d_model * d.layers + d.d_model * d.vocabulary) as f64;
-                let steps = d.adapt_steps as f64 + d.steps as f64 / study.protect.len() as f64;
+                let steps = d.adapt_steps as f64 + d.steps as f64 / study.protect.len() as f64 + further as f64;
                 cell_s += steps * tokens * per_token / (flops * TRAINING_EFFICIENCY);
                 trained.push((d.clone(), source));
             }
             if source == "releases" {
-                cell_s += 1.2 * targets * d.samples as f64 * encode_s * 0.8;
+                cell_s += 1.2 * targets * sampled as f64 * encode_s * 0.8;
             }
         }
     }

@@ -161,7 +161,7 @@ fn manifest(
         .filter(|o| o.error.is_none())
         .map(|o| {
             json!({"cell": o.id, "protection": o.protection, "attack": o.attack, "seed": o.seed, "targets": o.n,
-                        "released": o.released, "adaptive": o.adaptive, "pretrained": o.origin, "knowledge": o.knowledge, "cost": o.cost})
+                        "released": o.released, "adaptive": o.adaptive, "pretrained": o.origin, "assumed_sigma": o.assumed_sigma, "knowledge": o.knowledge, "cost": o.cost})
         })
         .collect();
     store.write_json(

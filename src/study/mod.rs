@@ -149,11 +149,24 @@ pub struct Strength {
     /// Attacks of the study that also run as non-adaptive twins: they take the release for a clean vector, and the
     /// difference is what adaptivity is worth.
     pub twins: Vec<String>,
+    /// Whether attackers are told the noise's standard deviation. Otherwise they estimate it from the released targets.
+    pub sigma: Sigma,
+}
+
+/// How attackers come to know the standard deviation of the noise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sigma {
+    /// It is part of the pipeline, which they know.
+    #[default]
+    Known,
+    /// They estimate it from what they see; of the pipeline they know the rest.
+    Estimated,
 }
 
 impl Default for Strength {
     fn default() -> Self {
-        Self { victim_cosine: 0.70, twins: Vec::new() }
+        Self { victim_cosine: 0.70, twins: Vec::new(), sigma: Sigma::Known }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::seed;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Trains a prefix language model on clean vectors and then on fresh releases of the pipeline, samples candidates and keeps the one that the
@@ -27,7 +28,7 @@ pub struct Decoder {
     /// Where training starts: `auto` takes the attacker that the project keeps for the victim, if there is one; `none`
     /// starts from nothing; else a folder of `stitchback pretrain`. A kept attacker brings its own shape and tokenizer.
     pub pretrained: String,
-    /// Training steps on clean vectors, shared by all protections.
+    /// Training steps on clean vectors, shared by all protections; a pretrained decoder takes three tenths of them.
     pub steps: usize,
     /// Further steps on fresh releases of each protection.
     pub adapt_steps: usize,
@@ -77,6 +78,11 @@ impl Default for Decoder {
 }
 
 impl Decoder {
+    /// Steps on clean vectors, with or without a pretrained start.
+    pub fn steps_from(&self, pretrained: bool) -> usize {
+        if pretrained { ((TUNING_STEPS * self.steps as f64).ceil() as usize).max(1) } else { self.steps }
+    }
+
     /// Every parameter that is out of range.
     pub fn check(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -182,6 +188,8 @@ pub struct Writer {
 
 /// Share of the learning rate that a pretrained model is tuned with.
 const TUNING: f64 = 0.25;
+/// Share of the steps that it takes: it has to learn the texts' manner, not to read vectors.
+const TUNING_STEPS: f64 = 0.3;
 
 impl Writer {
     /// Trains on clean vectors, then on fresh releases of the view's pipeline.
@@ -201,7 +209,8 @@ impl Writer {
         let common = Decoder { pretrained, adapt_steps: 0, samples: 0, temperature: 0.0, ..params.clone() };
         let name = format!("{}\u{0}{pairing:?}\u{0}{common:?}\u{0}v3", view.inputs);
         let lr = if kept.is_some() { TUNING * params.lr } else { params.lr };
-        let clean = Course { view, params, pairing, source: Source::Clean, steps: params.steps, lr };
+        let steps = params.steps_from(kept.is_some());
+        let clean = Course { view, params, pairing, source: Source::Clean, steps, lr };
         let start = kept.map(|k| Learned { model: k.model, tokenizer: k.tokenizer, curves: Vec::new() });
         let base = clean.run(&name, start, None, progress)?;
         if view.pipeline.is_identity() || params.adapt_steps == 0 {
@@ -299,7 +308,7 @@ impl Writer {
                     let row = inputs.row(i);
                     let how = Sampling { temperature: self.params.temperature, top_p: 0.95, ..Sampling::default() };
                     let sampled = self.model.sample(row, self.params.samples, &how, self.max_len(), &mut rng)?;
-                    let mut seen = std::collections::BTreeSet::new();
+                    let mut seen = BTreeSet::new();
                     let mut candidates = Vec::with_capacity(sampled.len());
                     for h in sampled.into_iter().flatten() {
                         let text = self.tokenizer.decode(&h.tokens)?;
@@ -314,6 +323,30 @@ impl Writer {
             progress.update(out.len(), inputs.len(), "rows sampled");
         }
         Ok(out)
+    }
+
+    /// Samples `n` texts for one released row in which the given words get a bonus, in nats, until they were said.
+    pub(super) fn retell(
+        &self,
+        adaptation: &Adaptation,
+        released: &[f32],
+        words: &[(&str, f32)],
+        n: usize,
+        rng: &mut seed::Stream,
+    ) -> Result<Vec<String>, Error> {
+        let mut bonus: BTreeMap<u32, f32> = BTreeMap::new();
+        for &(word, nats) in words {
+            let pieces = self.tokenizer.encode(&format!(" {word}"))?;
+            for piece in pieces {
+                let most = bonus.entry(piece).or_default();
+                *most = most.max(nats);
+            }
+        }
+        let bonus = bonus.into_iter().collect();
+        let how = Sampling { temperature: self.params.temperature, top_p: 0.95, bonus };
+        let row = condition(adaptation.denoise(&Embeddings::new(released.to_vec(), released.len())?));
+        let drawn = self.model.sample(row.values(), n, &how, self.max_len(), rng)?;
+        drawn.iter().flatten().map(|h| self.tokenizer.decode(&h.tokens)).collect()
     }
 
     /// Log-probability of each text in nats, given a released row or, with `None`, as plain text.

@@ -17,8 +17,18 @@ struct Folder {
     tokenizer: &'static [u8],
 }
 
+macro_rules! folder {
+    ($name:literal) => {
+        Folder {
+            record: include_bytes!(concat!("../../../models/attackers/", $name, "/attacker.json")),
+            weights: include_bytes!(concat!("../../../models/attackers/", $name, "/decoder.safetensors")),
+            tokenizer: include_bytes!(concat!("../../../models/attackers/", $name, "/tokenizer.json")),
+        }
+    };
+}
+
 /// Every attacker that the project keeps.
-static FOLDERS: [Folder; 0] = [];
+static FOLDERS: [Folder; 1] = [folder!("minilm-text")];
 
 /// Largest folder that is kept: our own weights are committed, and a clone should stay light.
 pub const MOST_BYTES: usize = 16 << 20;
@@ -191,4 +201,38 @@ pub const SCHEMA: &str = "stitchback/attacker/v1";
 
 fn bad(folder: &str, why: &str) -> Error {
     Error::Pretrained { folder: folder.to_owned(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kept_attacker_is_whole_light_and_says_where_it_comes_from() {
+        for folder in &FOLDERS {
+            let record = parse("models/attackers", folder.record).expect("a record");
+            assert!(folder.weights.len() + folder.tokenizer.len() <= MOST_BYTES, "{} is too large", record.name);
+            assert!(record.curves.iter().all(|curve| !curve.points.is_empty()), "{} has no curve", record.name);
+            assert!(record.corpora.iter().all(|c| !c.licence.is_empty() && c.records > 0));
+            let name = record.name.clone();
+            let weights = folder.weights.to_vec();
+            let kept = Kept::assemble(&name, record, weights, folder.tokenizer).expect("weights that fit the record");
+            assert_eq!(kept.model.parameters(), kept.record.parameters);
+        }
+        let victims: std::collections::BTreeSet<String> = FOLDERS
+            .iter()
+            .map(|folder| parse("models/attackers", folder.record).expect("a record").victim_fingerprint)
+            .collect();
+        assert_eq!(victims.len(), FOLDERS.len(), "one attacker for each victim");
+    }
+
+    #[test]
+    fn damaged_weights_are_refused() {
+        let [folder] = &FOLDERS;
+        let record = parse("models/attackers", folder.record).expect("a record");
+        let mut weights = folder.weights.to_vec();
+        *weights.last_mut().expect("weights") ^= 1;
+        let refused = Kept::assemble("here", record, weights, folder.tokenizer).err().expect("refused");
+        assert!(refused.to_string().contains("decoder.safetensors"), "{refused}");
+    }
 }

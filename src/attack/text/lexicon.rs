@@ -139,6 +139,11 @@ impl Lexicon {
         &self.centroid[w as usize * self.dim..][..self.dim]
     }
 
+    /// [`Lexicon::centroid`] relative to where all texts lie.
+    pub fn offset(&self, w: u32) -> impl Iterator<Item = f32> + '_ {
+        self.centroid(w).iter().zip(&self.mean).map(|(c, m)| c - m)
+    }
+
     /// How many words there are.
     pub fn len(&self) -> usize {
         self.surface.len()

@@ -38,13 +38,13 @@ pub struct Sampling {
     pub temperature: f64,
     /// Draws from the smallest set of tokens that holds this share of the probability.
     pub top_p: f64,
-    /// Tokens that are never drawn (padding, unknown).
-    pub forbidden: Vec<u32>,
+    /// Added to the logit of a token for as long as a text does not hold it; minus infinity forbids the token.
+    pub bonus: Vec<(u32, f32)>,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Sampling { temperature: 1.0, top_p: 1.0, forbidden: Vec::new() }
+        Sampling { temperature: 1.0, top_p: 1.0, bonus: Vec::new() }
     }
 }
 
@@ -390,9 +390,9 @@ impl Decoder {
             for (at, (z, &text)) in session.logits().chunks_exact(vocab).zip(&live).enumerate() {
                 row.clear();
                 row.extend_from_slice(z);
-                for &token in &how.forbidden {
-                    if let Some(z) = row.get_mut(token as usize) {
-                        *z = f32::NEG_INFINITY;
+                for &(token, bonus) in &how.bonus {
+                    if let Some(z) = row.get_mut(token as usize).filter(|_| !texts[text].tokens.contains(&token)) {
+                        *z += bonus;
                     }
                 }
                 let token = draw(&row, how, &mut order, &mut rngs[text]);

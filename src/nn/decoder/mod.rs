@@ -519,7 +519,7 @@ mod tests {
         let likeliest = (0..41).max_by(|&a, &b| z[a].total_cmp(&z[b])).expect("a vocabulary") as u32;
         let narrow = draw(&Sampling { top_p: 1e-6, ..plain.clone() });
         assert!(narrow.iter().all(|h| h.tokens == [likeliest] || (h.finished && likeliest == 0)));
-        let without = draw(&Sampling { forbidden: vec![likeliest], ..plain });
+        let without = draw(&Sampling { bonus: vec![(likeliest, f32::NEG_INFINITY)], ..plain });
         assert!(without.iter().all(|h| h.tokens != [likeliest]));
     }
 

@@ -1,13 +1,18 @@
 //! Hill climbing by re-embedding: rewrite a sentence word by word until its vector is the released one.
 
-use super::bigrams::{Bigrams, EDGE};
+mod effect;
+mod moves;
+
+use super::bigrams::Bigrams;
 use super::decoder::{Candidate, Decoder, Pairing, Writer};
 use super::lexicon::{self, Lexicon, Reach};
 use super::prior::{Prior, SmolLm};
 use super::words;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
-use crate::nn::kernel::dot;
+use crate::seed;
+use effect::{Belief, Effects};
+use moves::{Change, Move, Parent, Piece, Ranking, joined, phrases};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,12 +25,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// [`Adaptation::log_likelihood`], and the decoder's probability of `h` as plain text. The weight is small: at `w = 1` the
 /// most probable sentence is a short one, and any reward for length is earned by filler.
 ///
-/// Each round ranks thousands of moves (insert, replace, delete, swap a word; insert or replace a phrase of a retrieved
-/// sentence) by a first-order estimate of their effect, embeds the best `batch`, and keeps a beam.
+/// Each round ranks thousands of moves (insert, replace, delete a word or a phrase, exchange neighbouring spans) by what
+/// they are expected to do to the vector, embeds the best `batch` and combinations of those that helped, learns from what
+/// it saw, and keeps a beam. When nothing gets better it looks for words in all of the lexicon; when that does not help,
+/// the decoder tells the words found so far anew, and the search goes on from there.
 ///
 /// # Source
 /// Word-level search with re-embedding as in Zhang et al. 2025 (`ZSInvert`). Differs: proposals come from a linear reader of
-/// the vector and are ranked by their gradient before any query is spent.
+/// the vector, and a model of what each word does to a sentence's vector, corrected by every query, picks the moves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Search {
@@ -41,6 +48,8 @@ pub struct Search {
     pub candidate_words: usize,
     /// Retrieved sentences that serve as starts and as a source of phrases.
     pub seeds: usize,
+    /// When nothing gets better, the decoder writes new starts with the words found so far; their bonus, in nats.
+    pub bonus: f64,
     /// Weight `w` of the language model.
     pub fluency: f64,
     /// Which language model has the last word: `own` is the decoder, read as plain text; the other is
@@ -57,10 +66,11 @@ impl Default for Search {
             targets: 0,
             queries: 2000,
             beam: 4,
-            batch: 64,
+            batch: 16,
             candidate_words: 120,
             seeds: 16,
-            fluency: 0.03,
+            bonus: 3.0,
+            fluency: 0.05,
             prior: OWN.to_owned(),
             decoder: Decoder::default(),
         }
@@ -106,6 +116,7 @@ impl Attack for Search {
         let adaptation = Adaptation::fit(view)?;
         let writer = Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?;
         let lexicon = Lexicon::fit(view, &adaptation, 12_000, Reach::Beyond)?;
+        let effects = Effects::fit(view, &lexicon)?;
         let bigrams = Bigrams::fit(view.auxiliary.iter().map(|r| r.text.as_str()));
         let prior = match self.strong_prior() {
             None => None,
@@ -115,7 +126,7 @@ impl Attack for Search {
             })?),
         };
         let params = self.clone();
-        Ok(Box::new(Fitted { view, adaptation, writer, lexicon, bigrams, prior, params }))
+        Ok(Box::new(Fitted { view, adaptation, writer, lexicon, effects, bigrams, prior, params }))
     }
 }
 
@@ -124,17 +135,22 @@ struct Fitted<'a> {
     adaptation: Adaptation<'a>,
     writer: Writer,
     lexicon: Lexicon,
+    effects: Effects,
     bigrams: Bigrams,
     prior: Option<&'a dyn Prior>,
     params: Search,
 }
 
 /// Rounds without a better sentence after which a search ends.
-const PATIENCE: usize = 5;
-/// Children of a round that a strong prior judges; the others are too far behind to catch up.
+const PATIENCE: usize = 8;
+/// Children of a round that the language model reads; the others are too far behind to catch up.
 const JUDGED: usize = 12;
 /// The most frequent words are always proposed: no vector speaks of them, and every sentence needs them.
 const FUNCTION_WORDS: u32 = 60;
+/// Words that a sentence without better neighbours is given to choose from, of all the lexicon holds.
+const WIDENED: usize = 40;
+/// Sentences that the decoder writes for a new start.
+const RETOLD: usize = 32;
 /// Starting sentences whose phrases are proposed; each adds some forty pieces to every round's ranking.
 const PHRASE_SEEDS: usize = 8;
 
@@ -146,24 +162,16 @@ struct Hypothesis {
     vector: Vec<f32>,
     /// `log p(y | e(h))`.
     evidence: f64,
-    /// With the decoder's language model: what moves are ranked by.
-    quick: f64,
-    /// With the prior that has the last word.
+    /// With the language model.
     score: f64,
 }
 
-/// How fast a piece's promise follows what it gave, and how much one try can say.
-const LEARNING: f32 = 0.3;
-const SURPRISE: f32 = 5.0;
-
-/// A rewriting: `words[from..to]` gives way to a piece, or to nothing.
-#[derive(Clone, Copy)]
-struct Move {
-    hypothesis: usize,
-    from: usize,
-    to: usize,
-    piece: Option<usize>,
-    gain: f32,
+/// The search for one target.
+struct Run<'a> {
+    y: &'a [f32],
+    seen: BTreeSet<String>,
+    queries: usize,
+    trace: Vec<(usize, f64)>,
 }
 
 impl Inverter for Fitted<'_> {
@@ -176,7 +184,8 @@ impl Inverter for Fitted<'_> {
                 if progress.is_interrupted() {
                     return Err(Error::Interrupted);
                 }
-                let guess = self.climb(released.row(i), &written[i])?;
+                let mut rng = seed::stream(self.view.seed, task, &format!("retellings {i}"));
+                let guess = self.climb(released.row(i), &written[i], &mut rng)?;
                 progress.update(done.fetch_add(1, Ordering::Relaxed) + 1, released.len(), "targets searched");
                 Ok(guess)
             })
@@ -193,59 +202,126 @@ impl Inverter for Fitted<'_> {
 }
 
 impl Fitted<'_> {
-    fn climb(&self, y: &[f32], written: &[Candidate]) -> Result<Guess, Error> {
+    fn climb(&self, y: &[f32], written: &[Candidate], rng: &mut seed::Stream) -> Result<Guess, Error> {
         let p = &self.params;
         let retrieved = lexicon::nearest(y, self.view.clean, p.seeds);
         let mut starts: Vec<Vec<String>> =
             retrieved.iter().map(|&(i, _)| self.normal(&self.view.auxiliary[i].text)).collect();
         starts.extend(written.iter().map(|c| self.normal(&c.text)));
-        let mut pieces = self.pieces(y, &starts);
+        let mut belief = Belief::new(&self.effects, &self.lexicon);
+        let mut pieces = self.pieces(&self.spoken(y, &starts), &mut belief);
 
-        let mut seen: BTreeSet<String> = BTreeSet::new();
-        let mut queries = 0;
-        let mut trace = Vec::new();
-        let starts = starts.into_iter().map(|words| (words, None)).collect();
-        let mut beam: Vec<Hypothesis> =
-            self.evaluate(y, starts, &mut seen, &mut queries)?.into_iter().map(|(h, _)| h).collect();
-        self.judge(&mut beam)?;
-        self.keep(&mut beam);
+        let mut run = Run { y, seen: BTreeSet::new(), queries: 0, trace: Vec::new() };
+        let mut found: Vec<Hypothesis> = Vec::new();
+        loop {
+            let before = run.queries;
+            let first = starts.drain(..).map(|words| (words, None)).collect();
+            let first = self.evaluate(&mut run, first)?.into_iter().map(|(h, _)| h).collect();
+            let mut beam = Vec::new();
+            self.admit(&mut beam, first)?;
+            self.lap(&mut run, &mut beam, &mut pieces, &mut belief)?;
+            found.append(&mut beam);
+            self.keep(&mut found);
+            if run.queries >= p.queries
+                || run.queries == before
+                || found.first().is_none_or(|best| self.is_exact(y, best))
+            {
+                break;
+            }
+            starts = self.retell(y, &found, rng)?.iter().map(|text| self.normal(text)).collect();
+            pieces.extend(self.pieces(&self.voices(&starts, &found), &mut belief));
+            pieces.sort_by(|a, b| a.text.cmp(&b.text));
+            pieces.dedup_by(|a, b| a.text == b.text);
+        }
+        let Some(best) = found.first() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
+        run.trace.push((run.queries, cosine(y, &best.vector)));
+        Ok(Guess { text: best.text.clone(), score: best.score, queries: run.queries, trace: run.trace })
+    }
+
+    /// Rewrites the beam until nothing gets better or all queries are spent.
+    fn lap(
+        &self,
+        run: &mut Run,
+        beam: &mut Vec<Hypothesis>,
+        pieces: &mut Vec<Piece>,
+        belief: &mut Belief,
+    ) -> Result<(), Error> {
+        let ranking = Ranking {
+            bigrams: &self.bigrams,
+            scale: 1.0 / self.adaptation.sigma().max(0.1).powi(2) as f32,
+            fluency: self.params.fluency as f32,
+        };
         let mut stale = 0;
-        while queries < p.queries && stale < PATIENCE && !beam.is_empty() {
-            trace.push((queries, cosine(y, &beam[0].vector)));
+        while run.queries < self.params.queries && stale < PATIENCE && !beam.is_empty() {
+            if self.is_exact(run.y, &beam[0]) {
+                break;
+            }
+            if stale > 0 {
+                self.widen(run.y, &beam[0], pieces, belief);
+            }
+            let reached = cosine(run.y, &beam[0].vector);
+            let best_so_far = run.trace.last().map_or(f64::NEG_INFINITY, |t| t.1);
+            run.trace.push((run.queries, reached.max(best_so_far)));
             let best = beam[0].score;
-            let moves = self.moves(y, &beam, &pieces);
-            let budget = p.batch.min(p.queries - queries);
+            let parents: Vec<Parent> = beam.iter().map(|h| Parent { words: &h.words, vector: &h.vector }).collect();
+            let moves = ranking.moves(run.y, &parents, pieces, belief, 4 * self.params.batch);
+            let room = self.params.batch.min(self.params.queries - run.queries);
             let rewritten: Vec<(Vec<String>, Option<Move>)> = moves
                 .into_iter()
-                .map(|m| {
-                    let words = &beam[m.hypothesis].words;
-                    let with = m.piece.map_or(&[][..], |i| &pieces[i].text[..]);
-                    ([&words[..m.from], with, &words[m.to..]].concat(), Some(m))
-                })
-                .filter(|(words, _)| !seen.contains(&render(words)))
-                .take(budget)
+                .map(|m| (m.change.apply(parents[m.hypothesis].words, pieces), Some(m)))
+                .filter(|(words, _)| !run.seen.contains(&render(words)))
+                .take(room)
                 .collect();
             if rewritten.is_empty() {
                 break;
             }
-            let parents: Vec<f64> = beam.iter().map(|h| h.quick).collect();
-            let mut children = Vec::new();
-            for (child, origin) in self.evaluate(y, rewritten, &mut seen, &mut queries)? {
-                if let Some(Move { hypothesis, piece: Some(piece), gain, .. }) = origin {
-                    // A piece that promised more than it gave makes room for pieces that were not tried yet.
-                    let surprise = (child.quick - parents[hypothesis]) as f32 - gain;
-                    pieces[piece].bias += LEARNING * surprise.clamp(-SURPRISE, SURPRISE);
+            let (mut children, mut gains) = (Vec::new(), Vec::new());
+            for (child, origin) in self.evaluate(run, rewritten)? {
+                if let Some(origin) = origin {
+                    let parent = &beam[origin.hypothesis];
+                    gains.push((child.evidence - parent.evidence, origin));
+                    if let Change::Replace { from, to, piece } = origin.change {
+                        let added = piece.map(|i| pieces[i].row());
+                        let removed: Vec<usize> =
+                            parent.words[from..to].iter().map(|w| belief.row(std::slice::from_ref(w))).collect();
+                        belief.learn(&parent.vector, parent.words.len(), &child.vector, added, &removed);
+                    }
                 }
                 children.push(child);
             }
-            self.judge(&mut children)?;
-            beam.append(&mut children);
-            self.keep(&mut beam);
+            let joined = joined(&gains, &parents, pieces).into_iter().map(|words| (words, None)).collect();
+            children.extend(self.evaluate(run, joined)?.into_iter().map(|(child, _)| child));
+            self.admit(beam, children)?;
             stale = if beam[0].score > best + 1e-9 { 0 } else { stale + 1 };
         }
-        let Some(best) = beam.first() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
-        trace.push((queries, cosine(y, &best.vector)));
-        Ok(Guess { text: best.text.clone(), score: best.score, queries, trace })
+        Ok(())
+    }
+
+    /// Without noise, a sentence with the very vector that was released is the text: nothing is left to search.
+    fn is_exact(&self, y: &[f32], h: &Hypothesis) -> bool {
+        self.adaptation.sigma() == 0.0 && cosine(y, &h.vector) > 1.0 - 1e-6
+    }
+
+    /// Adds the words of the whole lexicon that lead furthest in the direction that is still missing.
+    fn widen(&self, y: &[f32], h: &Hypothesis, pieces: &mut Vec<Piece>, belief: &mut Belief) {
+        let along: f32 = y.iter().zip(&h.vector).map(|(a, b)| a * b).sum();
+        let tangent: Vec<f32> = y.iter().zip(&h.vector).map(|(a, b)| a - along * b).collect();
+        let promise = self.effects.along(&tangent);
+        for (w, _) in lexicon::top(&promise, WIDENED) {
+            let text = vec![self.lexicon.surface(w as u32).to_owned()];
+            if pieces.iter().all(|piece| piece.text != text) {
+                pieces.push(Piece::new(text, &self.bigrams, belief));
+            }
+        }
+    }
+
+    /// Sentences of the decoder that favour the words of what was found.
+    fn retell(&self, y: &[f32], found: &[Hypothesis], rng: &mut seed::Stream) -> Result<Vec<String>, Error> {
+        let words: BTreeSet<&str> =
+            found.iter().take(1).flat_map(|h| &h.words).map(String::as_str).filter(|w| words::is_word(w)).collect();
+        let bonus = self.params.bonus as f32;
+        let words: Vec<(&str, f32)> = words.into_iter().map(|w| (w, bonus)).collect();
+        self.writer.retell(&self.adaptation, y, &words, RETOLD, rng)
     }
 
     /// A sentence as words in their usual form: the first word loses the capital that it owes to its place.
@@ -259,8 +335,8 @@ impl Fitted<'_> {
         words
     }
 
-    /// What is worth trying: the words with the strongest evidence, those of the starting sentences, and their phrases.
-    fn pieces(&self, y: &[f32], starts: &[Vec<String>]) -> Vec<Piece> {
+    /// What is worth trying first: the words with the strongest evidence, those of the starting sentences, and their phrases.
+    fn spoken(&self, y: &[f32], starts: &[Vec<String>]) -> BTreeSet<Vec<String>> {
         let evidence = self.lexicon.read(y);
         let mut chosen: BTreeSet<u32> =
             lexicon::top(&evidence, self.params.candidate_words).into_iter().map(|(w, _)| w as u32).collect();
@@ -274,167 +350,80 @@ impl Fitted<'_> {
         chosen.extend(votes.into_iter().take(self.params.candidate_words).map(|(w, _)| w));
         let mut texts: BTreeSet<Vec<String>> =
             chosen.into_iter().map(|w| vec![self.lexicon.surface(w).to_owned()]).collect();
-        for words in starts.iter().take(PHRASE_SEEDS) {
-            for n in 2..=3 {
-                texts.extend(words.windows(n).map(<[String]>::to_vec));
-            }
-        }
+        texts.extend(phrases(starts.iter().take(PHRASE_SEEDS)));
         texts.extend([",", "."].map(|mark| vec![mark.to_owned()]));
         texts
-            .into_iter()
-            .map(|text| {
-                let words = text.iter().map(|w| (self.lexicon.find(w), self.bigrams.id(w))).collect();
-                Piece { text, words, bias: 0.0 }
-            })
-            .collect()
+    }
+
+    /// What new starts add to that.
+    fn voices(&self, starts: &[Vec<String>], found: &[Hypothesis]) -> BTreeSet<Vec<String>> {
+        let words = starts.iter().chain(found.iter().map(|h| &h.words)).flatten();
+        let mut texts: BTreeSet<Vec<String>> =
+            words.filter_map(|w| self.lexicon.find(w)).map(|w| vec![self.lexicon.surface(w).to_owned()]).collect();
+        texts.extend(phrases(found.iter().map(|h| &h.words)));
+        texts
+    }
+
+    fn pieces(&self, texts: &BTreeSet<Vec<String>>, belief: &mut Belief) -> Vec<Piece> {
+        texts.iter().map(|text| Piece::new(text.clone(), &self.bigrams, belief)).collect()
     }
 
     fn evaluate(
         &self,
-        y: &[f32],
+        run: &mut Run,
         sentences: Vec<(Vec<String>, Option<Move>)>,
-        seen: &mut BTreeSet<String>,
-        queries: &mut usize,
     ) -> Result<Vec<(Hypothesis, Option<Move>)>, Error> {
         let fresh: Vec<(Vec<String>, String, Option<Move>)> = sentences
             .into_iter()
             .filter_map(|(words, origin)| {
                 let text = render(&words);
-                (!text.is_empty() && seen.insert(text.clone())).then_some((words, text, origin))
+                (!text.is_empty() && run.seen.insert(text.clone())).then_some((words, text, origin))
             })
             .collect();
         let texts: Vec<&str> = fresh.iter().map(|(_, text, _)| text.as_str()).collect();
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        *queries += texts.len();
+        run.queries += texts.len();
         let vectors = self.view.encoder.encode(&texts)?;
-        let fluency = self.writer.log_probs(&self.adaptation, None, &texts)?;
         Ok(fresh
             .iter()
             .zip(vectors.rows())
-            .zip(fluency)
-            .map(|(((words, text, origin), vector), log_prob)| {
-                let evidence = self.adaptation.log_likelihood(y, vector);
-                let quick = evidence + self.params.fluency * log_prob;
+            .map(|((words, text, origin), vector)| {
+                let evidence = self.adaptation.log_likelihood(run.y, vector);
                 let (words, text, vector) = (words.clone(), text.clone(), vector.to_vec());
-                (Hypothesis { words, text, vector, evidence, quick, score: quick }, *origin)
+                (Hypothesis { words, text, vector, evidence, score: evidence }, *origin)
             })
             .collect())
     }
 
-    /// Lets a strong prior judge the best of `hypotheses`; the rest is dropped.
-    fn judge(&self, hypotheses: &mut Vec<Hypothesis>) -> Result<(), Error> {
-        let Some(prior) = self.prior else { return Ok(()) };
-        hypotheses.sort_by(|a, b| b.quick.total_cmp(&a.quick).then_with(|| a.text.cmp(&b.text)));
-        hypotheses.truncate(JUDGED);
-        let texts: Vec<&str> = hypotheses.iter().map(|h| h.text.as_str()).collect();
-        let log_probs = prior.log_probs(&texts)?;
-        for (h, log_prob) in hypotheses.iter_mut().zip(log_probs) {
-            h.score = h.evidence + self.params.fluency * log_prob;
+    /// Scores `children` and takes the best into the beam.
+    ///
+    /// No text is likelier than certain, so a child whose evidence alone falls short of the beam's last is not read at all.
+    fn admit(&self, beam: &mut Vec<Hypothesis>, mut children: Vec<Hypothesis>) -> Result<(), Error> {
+        let bar = beam.last().filter(|_| beam.len() >= self.params.beam).map_or(f64::NEG_INFINITY, |last| last.score);
+        children.retain(|child| child.evidence > bar);
+        children.sort_by(|a, b| b.evidence.total_cmp(&a.evidence).then_with(|| a.text.cmp(&b.text)));
+        children.truncate(JUDGED);
+        if children.is_empty() {
+            return Ok(());
         }
+        let texts: Vec<&str> = children.iter().map(|h| h.text.as_str()).collect();
+        let log_probs = match self.prior {
+            Some(prior) => prior.log_probs(&texts)?,
+            None => self.writer.log_probs(&self.adaptation, None, &texts)?,
+        };
+        for (child, log_prob) in children.iter_mut().zip(log_probs) {
+            child.score = child.evidence + self.params.fluency * log_prob;
+        }
+        beam.append(&mut children);
+        self.keep(beam);
         Ok(())
     }
 
     fn keep(&self, beam: &mut Vec<Hypothesis>) {
         beam.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.text.cmp(&b.text)));
         beam.truncate(self.params.beam);
-    }
-
-    /// The most promising rewritings of the beam, best first, by first-order effect on the score.
-    fn moves(&self, y: &[f32], beam: &[Hypothesis], pieces: &[Piece]) -> Vec<Move> {
-        let mut moves: Vec<Move> = Vec::new();
-        for (hypothesis, h) in beam.iter().enumerate() {
-            let scene = Scene::new(self, y, h);
-            let pulls: Vec<f32> =
-                pieces.iter().map(|p| p.words.iter().map(|&(w, _)| scene.pull(self, w)).sum()).collect();
-            let n = h.words.len();
-            let mut offer = |from: usize, to: usize, piece: Option<usize>| {
-                let (ids, pull, bias) =
-                    piece.map_or((&[][..], 0.0, 0.0), |i| (&pieces[i].words[..], pulls[i], pieces[i].bias));
-                let gain = scene.gain(self, from, to, ids, pull) + bias;
-                moves.push(Move { hypothesis, from, to, piece, gain });
-            };
-            for from in 0..=n {
-                for (i, piece) in pieces.iter().enumerate() {
-                    offer(from, from, Some(i));
-                    if from < n {
-                        offer(from, from + 1, Some(i));
-                    }
-                    if piece.words.len() > 1 && from + 2 <= n {
-                        offer(from, from + 2, Some(i));
-                    }
-                }
-                for to in from + 1..=(from + 3).min(n) {
-                    offer(from, to, None);
-                }
-            }
-        }
-        // Sorting them all would cost more than the encoder: only the best few are ever used.
-        let wanted = (4 * self.params.batch).min(moves.len());
-        if wanted < moves.len() {
-            moves.select_nth_unstable_by(wanted, |a, b| b.gain.total_cmp(&a.gain));
-            moves.truncate(wanted);
-        }
-        moves.sort_by(|a, b| b.gain.total_cmp(&a.gain));
-        moves
-    }
-}
-
-/// What a move can put into a sentence: one word, or a phrase of a starting sentence.
-struct Piece {
-    text: Vec<String>,
-    /// Lexicon number and bigram number of each word.
-    words: Vec<(Option<u32>, u32)>,
-    /// What it gave beyond its promise so far.
-    bias: f32,
-}
-
-/// One hypothesis seen from the released vector: what each word contributes, to first order.
-struct Scene {
-    tangent: Vec<f32>,
-    ids: Vec<u32>,
-    pulls: Vec<f32>,
-    length: f32,
-    scale: f32,
-}
-
-impl Scene {
-    fn new(search: &Fitted, y: &[f32], h: &Hypothesis) -> Self {
-        let along: f32 = y.iter().zip(&h.vector).map(|(a, b)| a * b).sum();
-        let tangent = y.iter().zip(&h.vector).map(|(a, b)| a - along * b).collect();
-        let mut scene = Self {
-            tangent,
-            ids: h.words.iter().map(|w| search.bigrams.id(w)).collect(),
-            pulls: Vec::new(),
-            length: h.words.len() as f32 + 2.0,
-            scale: 1.0 / search.adaptation.sigma().max(0.1).powi(2) as f32,
-        };
-        scene.pulls = h.words.iter().map(|w| scene.pull(search, search.lexicon.find(w))).collect();
-        scene
-    }
-
-    /// How far the texts that hold a word lie in the direction that is still missing.
-    fn pull(&self, search: &Fitted, word: Option<u32>) -> f32 {
-        word.map_or(0.0, |w| dot(search.lexicon.centroid(w), &self.tangent))
-    }
-
-    /// First-order change of the score when `words[from..to]` gives way to `with`.
-    fn gain(&self, search: &Fitted, from: usize, to: usize, with: &[(Option<u32>, u32)], pull: f32) -> f32 {
-        let at = |i: usize| self.ids.get(i).copied().unwrap_or(EDGE);
-        let left = from.checked_sub(1).map_or(EDGE, at);
-        let chain = |middle: &mut dyn Iterator<Item = u32>| {
-            let (mut total, mut last) = (0.0, left);
-            for id in middle {
-                total += search.bigrams.log_prob(last, id);
-                last = id;
-            }
-            total + search.bigrams.log_prob(last, at(to))
-        };
-        let new = chain(&mut with.iter().map(|&(_, id)| id));
-        let old = chain(&mut (from..to).map(at));
-        let lost: f32 = self.pulls[from..to].iter().sum();
-        self.scale * (pull - lost) / self.length + search.params.fluency as f32 * (new - old)
     }
 }
 
