@@ -104,9 +104,14 @@ impl Cholesky {
     pub fn solve(&self, b: &mut [f64]) {
         let n = self.n;
         self.solve_lower(b);
+        // Row by row of the factor, although the transpose is solved: its columns lie far apart.
         for i in (0..n).rev() {
-            let s: f64 = (i + 1..n).map(|j| self.l[j * n + i] * b[j]).sum();
-            b[i] = (b[i] - s) / self.l[i * n + i];
+            let row = &self.l[i * n..=i * n + i];
+            b[i] /= row[i];
+            let at = b[i];
+            for (b, l) in b[..i].iter_mut().zip(row) {
+                *b -= at * l;
+            }
         }
     }
 

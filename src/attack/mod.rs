@@ -466,6 +466,47 @@ mod tests {
         }
     }
 
+    /// Some published attackers hold the dimension of one encoder.
+    #[test]
+    fn attackers_take_vectors_of_any_dimension() {
+        for dim in [512, 768, 1536] {
+            let scene = scene::Scene::wide(120, "clip(l2=1) | gaussian(sigma=0.02)", &["zanzibar"], dim);
+            let view = scene.view();
+            let decoder = text::decoder::Decoder {
+                steps: 2,
+                adapt_steps: 1,
+                batch: 8,
+                d_model: 16,
+                layers: 1,
+                heads: 2,
+                slots: 2,
+                vocabulary: 300,
+                samples: 2,
+                ..Default::default()
+            };
+            let seen = scene.clean.select(&[3, 5]);
+            for config in [
+                AttackConfig::Nearest(text::nearest::Nearest::default()),
+                AttackConfig::BagOfWords(text::bag_of_words::BagOfWords::default()),
+                AttackConfig::Decoder(decoder.clone()),
+                AttackConfig::Search(text::search::Search { queries: 60, decoder, ..Default::default() }),
+            ] {
+                // The linear readers take a cube of the dimension.
+                if dim > 1000 && matches!(config, AttackConfig::BagOfWords(_) | AttackConfig::Search(_)) {
+                    continue;
+                }
+                let Attacker::Reconstructs(attack) = config.build() else { panic!("{} writes texts", config.kind()) };
+                let inverter = attack.fit(&view, "dimensions", &Quiet).expect("fits");
+                let guesses = inverter.invert(&seen, "dimensions", &Quiet).expect("guesses");
+                assert!(
+                    guesses.len() == 2 && guesses.iter().all(|g| g.score.is_finite()),
+                    "{} at {dim}",
+                    config.kind()
+                );
+            }
+        }
+    }
+
     #[test]
     fn parameters_out_of_range_are_named() {
         let decoder = text::decoder::Decoder { heads: 3, temperature: 0.0, ..Default::default() };

@@ -182,6 +182,7 @@ fn rows() -> Vec<Row> {
                     blind: Some(0.004),
                     unit: unit.into(),
                     direction: Direction::HigherLeaksMore,
+                    noisy_sides: None,
                     guarantee: guarantee(level),
                     inference: None,
                     error: failed.then(|| "out of memory after 3 batches".into()),

@@ -78,6 +78,8 @@ pub struct Run {
     curves: Vec<Curve>,
     manifest: Option<serde_json::Value>,
     plan: Option<String>,
+    /// BLAKE3 of the files that every printed number comes from.
+    sources: Vec<(&'static str, String)>,
     /// By cell id.
     guesses: BTreeMap<String, Vec<GuessRecord>>,
 }
@@ -113,11 +115,18 @@ impl Run {
                 guesses.insert(row.cell.clone(), records);
             }
         }
+        let mut sources = Vec::new();
+        for file in ["summary.json", "records.jsonl"] {
+            if let Some(text) = read(&dir.join(file))? {
+                sources.push((file, blake3::hash(text.as_bytes()).to_hex().to_string()));
+            }
+        }
         let name = dir.file_name().map_or_else(|| summary.study.clone(), |n| n.to_string_lossy().into_owned());
         Ok(Run {
             name,
             curves: lines(&dir.join("curves.jsonl"))?.unwrap_or_default(),
             plan: read(&dir.join("plan.toml"))?,
+            sources,
             summary,
             rows,
             manifest,

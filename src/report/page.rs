@@ -339,7 +339,7 @@ fn card(run: &Run, p: &ProtectionSummary) -> Card {
         (of("identified", &p.identified), verdict::ranked(&p.identified)),
         (of("matched", &p.matched), verdict::ranked(&p.matched)),
         ("topic accuracy".to_owned(), interval(p.utility.topic_accuracy)),
-        ("recall at 10".to_owned(), interval(p.utility.recall_at_10)),
+        ("recall at 10 (clean query, protected rows)".to_owned(), interval(p.utility.recall_at_10)),
     ];
     if p.recognised.is_some() {
         facts.push(("recognised".to_owned(), maybe_share(p.recognised)));
@@ -682,7 +682,8 @@ fn targets(run: &Run, options: Options) -> Vec<Target> {
 
 /// The manifest as key and value lines, whatever it holds.
 fn provenance(run: &Run, options: Options) -> Vec<(String, String)> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<(String, String)> =
+        run.sources.iter().map(|(file, hash)| (format!("blake3 of {file}"), hash.clone())).collect();
     if let Some(manifest) = &run.manifest {
         flatten(manifest, "", options, &mut lines);
     }

@@ -3,7 +3,7 @@
 use crate::attack::text::prior::Prior;
 use crate::data::Record;
 use crate::encode::{Embeddings, Encoder};
-use crate::study::Study;
+use crate::study::{Sigma, Study};
 use std::collections::BTreeMap;
 
 /// One side of the split with everything computed once.
@@ -83,6 +83,8 @@ impl Bench<'_> {
     pub fn assumptions(&self) -> Vec<String> {
         /// Below this many targets, or with one seed, a run shows that things work, not how private they are.
         const FEW_TARGETS: usize = 500;
+        /// Noise-to-signal ratio above which a release is noise for every practical purpose.
+        const HOPELESS: f64 = 10.0;
         let study = self.study;
         let mut out = Vec::new();
         if self.toy {
@@ -113,6 +115,23 @@ impl Bench<'_> {
         out.push(
             "attackers know the pipeline, query the encoder, own text of the same kind and are fitted on fresh draws of the real noise".to_owned(),
         );
+        if study.strength.sigma == Sigma::Estimated {
+            out.push(
+                "attackers are not told the noise's standard deviation: they estimate it from the rows they see"
+                    .to_owned(),
+            );
+        }
+        for protection in &study.protect {
+            let dim = self.victim.info().dim;
+            let noise = protection.pipeline.noise().filter(|noise| noise.members == 1);
+            let ratio = noise.map_or(0.0, |noise| noise.noise_to_signal(dim));
+            if ratio > HOPELESS {
+                out.push(format!(
+                    "`{}` adds noise of {ratio:.0} times the signal's length (sigma times the root of {dim} coordinates): a low leak says little where nothing else is left either",
+                    protection.name
+                ));
+            }
+        }
         for protection in study.protect.iter().filter(|p| p.pipeline.has_secret()) {
             out.push(format!(
                 "`{}` keeps a secret: attackers know every parameter but that one, and those that declare leaked pairs learn it from them",

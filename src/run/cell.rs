@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Raised when a cell would give other scores for the same inputs: old cells are then computed again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Raised when the scores of the release itself change.
 const RELEASE_SCORES: u32 = 2;

@@ -64,6 +64,9 @@ pub struct Row {
     pub unit: String,
     /// Which way it points.
     pub direction: Direction,
+    /// Which side of a comparison carries the protection's noise: `one` (a clean query against protected rows) or `both`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noisy_sides: Option<String>,
     /// The protection's claim.
     pub guarantee: GuaranteeRecord,
     /// The question behind it, where a fact was inferred instead of a text written.

@@ -149,6 +149,7 @@ fn empty(outcome: &Outcome, pipeline: &str, attack: &str, column: &Column) -> Ro
         blind: None,
         unit: column.unit.to_owned(),
         direction: column.direction,
+        noisy_sides: noisy_sides(column.id).map(str::to_owned),
         guarantee: outcome.guarantee.clone(),
         inference: None,
         error: outcome.error.clone(),
@@ -173,6 +174,15 @@ fn inferred(id: &str, meaning: &Inference, row: Row) -> Row {
         floor: meaning.chance,
         inference: Some(meaning.clone()),
         ..row
+    }
+}
+
+/// Noise on one side and noise on both give different figures for one release; a figure that does not say which is no figure.
+fn noisy_sides(metric: &str) -> Option<&'static str> {
+    match metric {
+        "identified_top1" | "identified_top10" | "identified_mrr" | "recall_at_10" | "topic_accuracy" => Some("one"),
+        "knn_overlap_at_10" => Some("both"),
+        _ => None,
     }
 }
 

@@ -26,12 +26,15 @@ impl Effects {
     pub(super) fn fit(view: &View, lexicon: &Lexicon) -> Result<Self, Error> {
         /// Texts that lose a word. More do not change the map.
         const LESSONS: usize = 5000;
+        /// Times that one text may lose a word.
+        const ROUNDS: usize = 4;
         /// Of the mean variance of a coordinate.
         const RIDGE: f64 = 0.1;
         let d = view.clean.dim();
         let mut rng = seed::stream(view.seed, &view.inputs, "effects of words");
         let (mut shortened, mut full, mut taken, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for i in (0..view.auxiliary.len()).cycle().take(2 * LESSONS) {
+        let texts = view.auxiliary.len();
+        for i in (0..texts).cycle().take((2 * LESSONS).min(ROUNDS * texts)) {
             let mut text = words::split(&view.auxiliary[i].text);
             let known: Vec<(usize, u32)> =
                 text.iter().enumerate().filter_map(|(at, w)| lexicon.find(w).map(|w| (at, w))).collect();
@@ -158,6 +161,9 @@ impl<'a> Belief<'a> {
 const CONTEXT: f32 = 0.3;
 
 /// A sentence of the beam, and what rewriting it is expected to give.
+///
+/// What an effect is doubted by is left out of the squared length on purpose: with it the expectation would be truer and the
+/// search worse, because whatever was not tried yet would look bad.
 pub(super) struct Outlook {
     share: f32,
     product: f32,
@@ -175,13 +181,12 @@ impl Outlook {
         let (d, n, pieces) = (y.len(), words.len(), belief.len());
         let own: Vec<f32> = words.iter().flat_map(|&row| belief.effect(row)).copied().collect();
         let views = [y, e].concat();
-        let scalars = |rows: &[f32], count: usize, doubt: &dyn Fn(usize) -> f32| -> Vec<[f32; 3]> {
+        let scalars = |rows: &[f32], count: usize| -> Vec<[f32; 3]> {
             let mut seen = vec![0.0_f32; 2 * count];
             matmul(&mut seen, rows, Layout::Plain, &views, Layout::Transposed, count, d, 2, false);
             seen.chunks_exact(2)
                 .zip(rows.chunks_exact(d))
-                .enumerate()
-                .map(|(i, (seen, row))| [seen[0], seen[1], dot(row, row) + doubt(i)])
+                .map(|(seen, row)| [seen[0], seen[1], dot(row, row)])
                 .collect()
         };
         let table = &belief.rows[..];
@@ -192,8 +197,8 @@ impl Outlook {
         Self {
             share: 1.0 / (n as f32 + 2.0),
             product: dot(y, e),
-            pieces: scalars(table, pieces, &|i| belief.doubt[i]),
-            words: scalars(&own, n, &|i| belief.doubt[words[i]]),
+            pieces: scalars(table, pieces),
+            words: scalars(&own, n),
             gram,
             cross,
         }
@@ -234,8 +239,7 @@ mod tests {
         let view = scene.view();
         let adaptation = Adaptation::fit(&view).expect("fits");
         let lexicon = Lexicon::fit(&view, &adaptation, 500, Reach::Seen).expect("fits");
-        let mut effects = Effects::fit(&view, &lexicon).expect("fits");
-        effects.doubt = 0.0;
+        let effects = Effects::fit(&view, &lexicon).expect("fits");
         let mut belief = Belief::new(&effects, &lexicon);
         let sentence = words(&scene.records[3].text);
         let (y, e) = (scene.clean.row(9), scene.clean.row(3));

@@ -66,7 +66,7 @@ impl Default for Search {
             targets: 0,
             queries: 2000,
             beam: 4,
-            batch: 16,
+            batch: 32,
             candidate_words: 120,
             seeds: 16,
             bonus: 3.0,
@@ -147,6 +147,8 @@ const PATIENCE: usize = 8;
 const JUDGED: usize = 12;
 /// The most frequent words are always proposed: no vector speaks of them, and every sentence needs them.
 const FUNCTION_WORDS: u32 = 60;
+/// Moves that are ranked for each that is tried.
+const RANKED: usize = 4;
 /// Words that a sentence without better neighbours is given to choose from, of all the lexicon holds.
 const WIDENED: usize = 40;
 /// Sentences that the decoder writes for a new start.
@@ -264,7 +266,7 @@ impl Fitted<'_> {
             run.trace.push((run.queries, reached.max(best_so_far)));
             let best = beam[0].score;
             let parents: Vec<Parent> = beam.iter().map(|h| Parent { words: &h.words, vector: &h.vector }).collect();
-            let moves = ranking.moves(run.y, &parents, pieces, belief, 4 * self.params.batch);
+            let moves = ranking.moves(run.y, &parents, pieces, belief, RANKED * self.params.batch);
             let room = self.params.batch.min(self.params.queries - run.queries);
             let rewritten: Vec<(Vec<String>, Option<Move>)> = moves
                 .into_iter()

@@ -68,6 +68,14 @@ impl Change {
         }
     }
 
+    /// The piece that comes in.
+    pub(super) fn piece(self) -> Option<usize> {
+        match self {
+            Self::Replace { piece, .. } => piece,
+            Self::Exchange { .. } => None,
+        }
+    }
+
     /// Whether two changes of one sentence leave each other alone.
     fn is_apart_from(self, other: Self) -> bool {
         let ((from, to), (other_from, other_to)) = (self.span(), other.span());
@@ -146,7 +154,12 @@ impl Ranking<'_> {
             m.promise += self.order(&ids[m.hypothesis], m.change, pieces);
         }
         // No word comes or goes in an exchange, so its promise cannot be compared with those of the others.
-        let (mut moves, mut exchanges) = (best(moves, n).into_iter(), best(exchanges, n / EXCHANGES).into_iter());
+        // A piece that promises much does so at every place. Tried at the best one only, it leaves room for others.
+        let mut tried = vec![false; pieces.len()];
+        let mut moves = best(moves, 4 * n)
+            .into_iter()
+            .filter(|m| m.change.piece().is_none_or(|piece| !std::mem::replace(&mut tried[piece], true)));
+        let mut exchanges = best(exchanges, n / EXCHANGES).into_iter();
         let mut out = Vec::with_capacity(n + n / EXCHANGES);
         loop {
             let before = out.len();
