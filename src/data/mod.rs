@@ -9,6 +9,7 @@
 //! | [`asset`] | manifests, verified fetching, archives read entry by entry |
 //! | [`corpus`] | one reader for each corpus, and for one's own `.txt`, `.jsonl` or folder |
 //! | [`clean`] | decoding, sentence splitting, the rules that keep or drop a sentence |
+//! | [`picture`] | what a picture is in memory |
 //! | [`duplicate`] | near-duplicate clusters by text, near neighbours by embedding |
 //! | [`split`] | which records are targets, which validate, which the attacker may own |
 //! | [`vectors`] | tables of vectors in `.npy` and `.safetensors` files |
@@ -17,11 +18,13 @@ pub mod asset;
 pub mod clean;
 pub mod corpus;
 pub mod duplicate;
+pub mod picture;
 pub mod split;
 pub mod vectors;
 
 pub use clean::Keep;
 pub use corpus::{Corpus, CorpusStats};
+pub use picture::Picture;
 pub use split::{Split, SplitRequest};
 
 use crate::error::Exit;
@@ -43,8 +46,11 @@ pub struct Record {
     /// When it was written, as the corpus gives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
-    /// The text itself.
+    /// The text itself; the caption of a picture, empty where it has none.
     pub text: String,
+    /// The picture itself, in a corpus of pictures.
+    #[serde(skip)]
+    pub picture: Option<Picture>,
 }
 
 /// Why a corpus cannot be used.

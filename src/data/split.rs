@@ -287,6 +287,7 @@ mod tests {
             topic: None,
             time: None,
             text: text.to_owned(),
+            picture: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod weights;
 pub use cache::Cached;
 pub use toy::Toy;
 
+use crate::data::Picture;
 use crate::error::Exit;
 use std::path::Path;
 
@@ -127,6 +128,15 @@ pub trait Encoder: Send + Sync {
     /// # Errors
     /// When a text cannot be tokenised or a vector is not finite.
     fn encode(&self, texts: &[&str]) -> Result<Embeddings, Error>;
+
+    /// One row for each picture, in order, by an encoder that reads pictures.
+    ///
+    /// # Errors
+    /// When it reads texts only, or a vector is not finite.
+    fn encode_pictures(&self, pictures: &[&Picture]) -> Result<Embeddings, Error> {
+        let _ = pictures;
+        Err(Error::Unsupported { name: self.info().name.clone(), why: "it reads texts, not pictures".to_owned() })
+    }
 
     /// Whole words of its tokenizer, sorted: public with the encoder, and a source of names that an attacker's own texts
     /// may lack. Empty where the tokenizer has none.

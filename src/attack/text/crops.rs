@@ -61,7 +61,8 @@ impl Crops {
                 return false;
             }
             let id = format!("{}~{}", from.id, out.len());
-            out.push(Record { id, text, topic: None, owner: None, time: None, document: from.document.clone() });
+            let document = from.document.clone();
+            out.push(Record { id, text, document, owner: None, topic: None, time: None, picture: None });
             true
         };
         for sentence in sentences {

@@ -46,6 +46,7 @@ pub fn read(entries: &[Entry], keep: &Keep) -> Result<Corpus, Error> {
                     topic: Some((*topic).to_owned()),
                     time: None,
                     text: sentence.to_owned(),
+                    picture: None,
                 });
             }
         }

@@ -102,6 +102,7 @@ pub fn read(entries: &[Entry], keep: &Keep) -> Result<Corpus, Error> {
                 topic: Some((*genre).to_owned()),
                 time: None,
                 text: plain(line),
+                picture: None,
             });
         }
     }

@@ -91,7 +91,7 @@ fn lines(path: &Path, record: fn(String, &str) -> Result<Record, String>) -> Res
 
 #[expect(clippy::unnecessary_wraps, reason = "the same shape as `json_record`")]
 fn plain_record(id: String, line: &str) -> Result<Record, String> {
-    Ok(Record { document: id.clone(), id, owner: None, topic: None, time: None, text: collapse(line) })
+    Ok(Record { document: id.clone(), id, owner: None, topic: None, time: None, text: collapse(line), picture: None })
 }
 
 /// A string, or a number taken as one.
@@ -139,6 +139,7 @@ fn json_record(id: String, line: &str) -> Result<Record, String> {
         topic: line.topic.map(Label::into_text),
         time: line.time.map(Label::into_text),
         text: collapse(&line.text),
+        picture: None,
     })
 }
 
@@ -173,6 +174,7 @@ fn folder(root: &Path) -> Result<(usize, Vec<Record>), Error> {
                     topic: (names.len() > 1).then(|| names[0].clone()),
                     time: None,
                     text: sentence.to_owned(),
+                    picture: None,
                 });
             }
         }
@@ -265,6 +267,7 @@ mod tests {
                 topic: Some("t".into()),
                 time: Some("2024-01-02".into()),
                 text: "a b".into(),
+                picture: None,
             }
         );
         let second = &corpus.records[1];

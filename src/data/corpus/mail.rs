@@ -74,6 +74,7 @@ pub fn read(entries: &[Entry], keep: &Keep) -> Result<Corpus, Error> {
                     topic: None,
                     time: time.clone(),
                     text: sentence.to_owned(),
+                    picture: None,
                 });
             }
         }

@@ -143,10 +143,11 @@ impl Corpus {
 }
 
 /// # Formula
-/// `BLAKE3(for each record: for each field: le64(|field|) ‖ field)`, a missing field as length `2^64 - 1`.
+/// `BLAKE3(for each record: for each field: le64(|field|) ‖ field)`, a missing field as length `2^64 - 1`;
+/// then, for a picture, `le32(width) ‖ le32(height) ‖ its bytes`.
 fn fingerprint(records: &[Record]) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("stitchback corpus v1");
-    for Record { id, document, owner, topic, time, text } in records {
+    for Record { id, document, owner, topic, time, text, picture } in records {
         for field in [Some(id), Some(document), owner.as_ref(), topic.as_ref(), time.as_ref(), Some(text)] {
             match field {
                 Some(field) => {
@@ -157,6 +158,11 @@ fn fingerprint(records: &[Record]) -> String {
                     hasher.update(&u64::MAX.to_le_bytes());
                 }
             }
+        }
+        if let Some(picture) = picture {
+            hasher.update(&picture.width().to_le_bytes());
+            hasher.update(&picture.height().to_le_bytes());
+            hasher.update(picture.rgb());
         }
     }
     hasher.finalize().to_hex().to_string()
@@ -255,6 +261,7 @@ mod tests {
             topic: None,
             time: None,
             text: text.to_owned(),
+            picture: None,
         }
     }
 

@@ -253,6 +253,7 @@ pub fn generate(seed: u64, keep: &Keep) -> Result<Corpus, Error> {
                     topic: Some(topic.name.to_owned()),
                     time: Some(format!("2024-{:02}-{:02}T12:00:00Z", 1 + number / 2, 1 + 14 * (number % 2))),
                     text,
+                    picture: None,
                 });
             }
         }

@@ -95,6 +95,7 @@ pub fn read(entries: &[Entry], keep: &Keep) -> Result<Corpus, Error> {
                     topic: Some(topic.to_owned()),
                     time: None,
                     text: collapse(example),
+                    picture: None,
                 });
             }
         }
