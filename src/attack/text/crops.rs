@@ -180,6 +180,7 @@ mod tests {
                 topic: None,
                 time: None,
                 text: (*text).to_owned(),
+                picture: None,
             })
             .collect()
     }
