@@ -352,7 +352,15 @@ mod tests {
                 // 7 has no common factor with 600: every sentence once, in no order that a word follows.
                 let at = i * 7 % 600;
                 let text = format!("The {} {} the {}.", SUBJECTS[at % 10], ACTS[at / 10 % 10], OBJECTS[at / 100]);
-                Record { id: i.to_string(), document: i.to_string(), owner: None, topic: None, time: None, text }
+                Record {
+                    id: i.to_string(),
+                    document: i.to_string(),
+                    owner: None,
+                    topic: None,
+                    time: None,
+                    text,
+                    picture: None,
+                }
             })
             .collect()
     }
