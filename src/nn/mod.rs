@@ -4,6 +4,8 @@ mod adamw;
 pub mod attention;
 pub mod cross_entropy;
 mod decoder;
+mod fitting;
+pub mod image_ops;
 pub mod kernel;
 pub mod ops;
 pub mod rows;
@@ -12,6 +14,7 @@ mod trainer;
 
 pub use adamw::AdamW;
 pub use decoder::{Batch, Decoder, DecoderConfig, Hypothesis, Prefix, Sampling, Session};
+pub use fitting::{Fitting, Params};
 pub use trainer::{StepReport, Trainer, Training};
 
 use crate::error::Exit;

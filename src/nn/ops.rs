@@ -15,7 +15,7 @@ use rayon::prelude::*;
 type Output = Result<(CpuStorage, Shape)>;
 
 /// The elements of a contiguous `f32` tensor.
-fn floats<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn floats<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let CpuStorage::F32(data) = storage else {
         bail!("{op} takes f32 tensors, got {:?}; convert with `to_dtype`", storage.dtype());
     };
@@ -26,7 +26,7 @@ fn floats<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
 }
 
 /// Runs `body` on the elements of contiguous tensors.
-fn with_floats<const N: usize, R>(
+pub(super) fn with_floats<const N: usize, R>(
     op: &str,
     tensors: [&Tensor; N],
     body: impl FnOnce([&[f32]; N]) -> Result<R>,
@@ -268,14 +268,15 @@ pub fn cross_entropy(
     Ok(z.apply_op1(op)?)
 }
 
+/// Comparing an operation with a plain form of it, for the tests of every operation.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod check {
+    use super::Error;
     use crate::seed;
-    use candle_core::{D, Device, Var};
+    use candle_core::{Device, Result, Shape, Tensor, Var};
     use rand::RngExt;
 
-    fn random(shape: impl Into<Shape>, name: &str) -> Tensor {
+    pub(in super::super) fn random(shape: impl Into<Shape>, name: &str) -> Tensor {
         let (shape, mut rng) = (shape.into(), seed::stream(3, "ops tests", name));
         let data = (0..shape.elem_count()).map(|_| rng.random_range(-1.5..1.5_f32)).collect();
         Tensor::from_vec(data, shape, &Device::Cpu).expect("a tensor")
@@ -289,7 +290,7 @@ mod tests {
     /// Checks value and gradients of `fused` against `plain`, and the gradients against central differences.
     ///
     /// Inputs are views with an offset; the upstream gradient is not 1 and, above rank 1, not contiguous.
-    fn agree(
+    pub(in super::super) fn agree(
         what: &str,
         shapes: &[&[usize]],
         fused: impl Fn(&[Tensor]) -> Result<Tensor>,
@@ -330,9 +331,16 @@ mod tests {
         check().expect("tensors of fitting shapes");
     }
 
-    fn op(result: std::result::Result<Tensor, Error>) -> Result<Tensor> {
+    pub(in super::super) fn op(result: std::result::Result<Tensor, Error>) -> Result<Tensor> {
         result.map_err(candle_core::Error::wrap)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check::{agree, op, random};
+    use super::*;
+    use candle_core::{D, Device, Var};
 
     #[test]
     fn layer_norm_agrees_with_plain_operations() {
