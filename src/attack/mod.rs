@@ -10,6 +10,8 @@
 //! | [`text::corrector::Corrector`] | the decoder comes close: it reads its own guess and mends it | a second training, then a dozen queries a step |
 //! | [`text::align::Align`] | the encoder or a key is secret, but some pairs leaked | a ridge regression and a training |
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
+//! | [`image::ridge::Ridge`] | pictures: colours suffice, or the noise is strong | one regression |
+//! | [`image::decoder::ImageDecoder`] | pictures: many targets, little time for each | a training for each protection |
 //! | [`probe`] | a fact suffices: topic, name, code, whose vector it is | minutes at most |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
@@ -20,6 +22,7 @@
 pub mod adapt;
 pub mod ensemble;
 pub mod floor;
+pub mod image;
 pub mod linear;
 pub mod probe;
 pub mod recover;
@@ -27,7 +30,7 @@ pub mod recover;
 pub(crate) mod scene;
 pub mod text;
 
-use crate::data::Record;
+use crate::data::{Picture, Record};
 use crate::encode::{Embeddings, Encoder};
 use crate::error::Exit;
 use crate::protect::Pipeline;
@@ -85,8 +88,11 @@ pub struct Knowledge {
 /// The attacker's reconstruction of one released row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guess {
-    /// The text.
+    /// The text; empty where the guess is a picture.
     pub text: String,
+    /// The picture, where the targets are pictures.
+    #[serde(skip)]
+    pub picture: Option<Picture>,
     /// The attacker's own score; higher is more confident. Comparable within one attacker only.
     pub score: f64,
     /// Encoder queries spent on this row.
@@ -99,7 +105,20 @@ pub struct Guess {
 impl Guess {
     /// A guess that took no queries.
     pub fn new(text: String, score: f64) -> Self {
-        Self { text, score, queries: 0, trace: Vec::new() }
+        Self { text, picture: None, score, queries: 0, trace: Vec::new() }
+    }
+
+    /// A picture that took no queries.
+    pub fn drawn(picture: Picture, score: f64) -> Self {
+        Self { picture: Some(picture), ..Self::new(String::new(), score) }
+    }
+
+    /// One of the attacker's own records, given as the answer.
+    pub fn copied(record: &Record, score: f64) -> Self {
+        match &record.picture {
+            Some(picture) => Self::drawn(picture.clone(), score),
+            None => Self::new(record.text.clone(), score),
+        }
     }
 }
 
@@ -187,6 +206,10 @@ pub enum AttackConfig {
     Align(text::align::Align),
     /// Hill climbing by re-embedding.
     Search(text::search::Search),
+    /// The best linear estimate of every pixel.
+    Ridge(image::ridge::Ridge),
+    /// A network trained to draw pictures from releases.
+    ImageDecoder(image::decoder::ImageDecoder),
     /// Topics, senders and other attributes.
     Attribute(probe::attribute::Attribute),
     /// Names, dates and codes in texts of known wording.
@@ -220,7 +243,7 @@ impl Attacker {
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 15] = [
         "blind",
         "constant",
         "random",
@@ -230,6 +253,8 @@ impl AttackConfig {
         "corrector",
         "align",
         "search",
+        "ridge",
+        "image_decoder",
         "attribute",
         "slots",
         "linkage",
@@ -251,6 +276,8 @@ impl AttackConfig {
             Self::Corrector(text::corrector::Corrector::default()),
             Self::Align(text::align::Align::default()),
             Self::Search(text::search::Search::default()),
+            Self::Ridge(image::ridge::Ridge::default()),
+            Self::ImageDecoder(image::decoder::ImageDecoder::default()),
             Self::Attribute(probe::attribute::Attribute::default()),
             Self::Slots(probe::slots::Slots::default()),
             Self::Linkage(probe::linkage::Linkage::default()),
@@ -270,6 +297,8 @@ impl AttackConfig {
             Self::Corrector(_) => "corrector",
             Self::Align(_) => "align",
             Self::Search(_) => "search",
+            Self::Ridge(_) => "ridge",
+            Self::ImageDecoder(_) => "image_decoder",
             Self::Attribute(_) => "attribute",
             Self::Slots(_) => "slots",
             Self::Linkage(_) => "linkage",
@@ -281,12 +310,18 @@ impl AttackConfig {
     pub fn check(&self) -> Vec<String> {
         match self {
             Self::Blind(c) => c.check(),
-            Self::Constant(_) | Self::Random(_) | Self::Nearest(_) | Self::Linkage(_) | Self::BestOf(_) => Vec::new(),
+            Self::Constant(_)
+            | Self::Random(_)
+            | Self::Nearest(_)
+            | Self::Ridge(_)
+            | Self::Linkage(_)
+            | Self::BestOf(_) => Vec::new(),
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
             Self::Corrector(c) => c.check(),
             Self::Align(c) => c.check(),
             Self::Search(c) => c.check(),
+            Self::ImageDecoder(c) => c.check(),
             Self::Attribute(c) => c.check(),
             Self::Slots(c) => c.check(),
         }
@@ -304,6 +339,8 @@ impl AttackConfig {
             Self::Corrector(c) => Box::new(c),
             Self::Align(c) => Box::new(c),
             Self::Search(c) => Box::new(c),
+            Self::Ridge(c) => Box::new(c),
+            Self::ImageDecoder(c) => Box::new(c),
             Self::Attribute(c) => return Attacker::Infers(Box::new(c)),
             Self::Slots(c) => return Attacker::Infers(Box::new(c)),
             Self::Linkage(c) => return Attacker::Infers(Box::new(c)),
@@ -410,6 +447,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// Pictures that an attack cannot work with, or texts where it needs pictures.
+    #[error("{0}")]
+    Pictures(String),
     /// The attacker's own tokenizer could not be trained or used.
     #[error("the attacker's tokenizer failed: {0}")]
     Tokenizer(String),
@@ -439,7 +479,7 @@ impl Error {
     /// The exit code that stands for this failure.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Needs { .. } => Exit::Usage,
+            Error::Needs { .. } | Error::Pictures(_) => Exit::Usage,
             Error::Interrupted => Exit::Interrupted,
             Error::Workshop { .. } | Error::Pretrained { .. } | Error::Prior { .. } => Exit::Input,
             Error::Asset(e) => e.exit(),
