@@ -122,6 +122,15 @@ impl Guess {
     }
 }
 
+/// The vectors of guesses: of their pictures where they are pictures, otherwise of their texts.
+pub fn embed(encoder: &dyn Encoder, guesses: &[&Guess]) -> Result<Embeddings, crate::encode::Error> {
+    let pictures: Vec<&Picture> = guesses.iter().filter_map(|g| g.picture.as_ref()).collect();
+    if !pictures.is_empty() && pictures.len() == guesses.len() {
+        return encoder.encode_pictures(&pictures);
+    }
+    encoder.encode(&guesses.iter().map(|g| g.text.as_str()).collect::<Vec<_>>())
+}
+
 /// A learning curve or a budget curve, for the report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {

@@ -92,6 +92,17 @@ impl Embeddings {
         self.values.extend_from_slice(row);
     }
 
+    /// The rows about `centre`.
+    ///
+    /// # Panics
+    /// When `centre` has another dimension.
+    #[must_use]
+    pub fn about(&self, centre: &[f32]) -> Self {
+        assert_eq!(centre.len(), self.dim, "a centre has the dimension of its table");
+        let values = self.rows().flat_map(|row| row.iter().zip(centre).map(|(v, c)| v - c)).collect();
+        Self { values, dim: self.dim }
+    }
+
     /// The rows at `indices`, in that order.
     #[must_use]
     pub fn select(&self, indices: &[usize]) -> Self {

@@ -15,6 +15,7 @@ pub mod provenance;
 pub mod record;
 pub mod rows;
 pub mod setup;
+pub mod sheet;
 pub mod store;
 pub mod summary;
 

@@ -8,7 +8,7 @@ use crate::attack::text::prior::{Prior, SmolLm};
 use crate::data::Keep;
 use crate::data::corpus::{self, Corpus};
 use crate::data::split::{self, Split, SplitRequest};
-use crate::data::{Record, asset, duplicate};
+use crate::data::{Picture, Record, asset, duplicate};
 use crate::encode::{self, Cached, Embeddings, Encoder};
 use crate::study::Study;
 use serde_json::{Value, json};
@@ -67,11 +67,11 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         ..SplitRequest::default()
     };
     let mut split = split::split(&corpus, &request)?;
-    let texts = |indices: &[usize]| corpus.texts(indices);
+    let of = |indices: &[usize]| -> Vec<&Record> { indices.iter().map(|&i| &corpus.records[i]).collect() };
     let held_out: Vec<usize> = split.targets.iter().chain(&split.validation).copied().collect();
     watch.message(&format!("encoding {} records with {}", held_out.len() + split.auxiliary.len(), study.encode.victim));
-    let own = vectors(victim.as_ref(), &texts(&split.auxiliary), watch)?;
-    let theirs = vectors(victim.as_ref(), &texts(&held_out), watch)?;
+    let own = vectors(victim.as_ref(), &of(&split.auxiliary), watch)?;
+    let theirs = vectors(victim.as_ref(), &of(&held_out), watch)?;
     let close = duplicate::drop_close(&theirs, &own, NEAR_DUPLICATE);
     let kept: Vec<usize> = (0..own.len()).filter(|i| close.binary_search(i).is_err()).collect();
     split.auxiliary = kept.iter().map(|&i| split.auxiliary[i]).collect();
@@ -100,23 +100,31 @@ pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -
     Ok(encode::load(name, &asset.dir, None)?)
 }
 
-/// Vectors of a list of texts, from the cache where they are there; a toy's are not worth keeping.
-pub(super) fn vectors(encoder: &dyn Encoder, texts: &[&str], watch: &dyn Watch) -> Result<Embeddings, Error> {
-    /// Texts between two signs of progress.
-    const WAVE: usize = 2048;
+/// Vectors of records, from the cache where they are there; a toy's are not worth keeping.
+pub(super) fn vectors(encoder: &dyn Encoder, records: &[&Record], watch: &dyn Watch) -> Result<Embeddings, Error> {
+    /// Texts and pictures between two signs of progress.
+    const WAVES: (usize, usize) = (2048, 256);
+    let pictures: Vec<&Picture> = records.iter().filter_map(|r| r.picture.as_ref()).collect();
+    let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
+    let shows = !pictures.is_empty();
     if encoder.info().toy {
-        return Ok(encoder.encode(texts)?);
+        return Ok(if shows { encoder.encode_pictures(&pictures)? } else { encoder.encode(&texts)? });
     }
     let cached = Cached::new(encoder, &asset::Cache::from_env()?.root().join("embeddings"));
     let mut out = Embeddings::empty(encoder.info().dim);
-    for wave in texts.chunks(WAVE) {
+    let mut at = 0;
+    while at < records.len() {
         if watch.is_interrupted() {
             return Err(super::Error::Interrupted.into());
         }
-        for row in cached.encode_records(wave)?.rows() {
+        let end = (at + if shows { WAVES.1 } else { WAVES.0 }).min(records.len());
+        let wave =
+            if shows { cached.encode_pictures(&pictures[at..end])? } else { cached.encode_records(&texts[at..end])? };
+        for row in wave.rows() {
             out.push(row);
         }
-        watch.update(out.len(), texts.len(), "records encoded");
+        at = end;
+        watch.update(out.len(), records.len(), "records encoded");
     }
     Ok(out)
 }
@@ -136,12 +144,13 @@ impl Materials {
             |indices: &[usize]| -> Vec<Record> { indices.iter().map(|&i| self.corpus.records[i].clone()).collect() };
         let side = |name, indices: &[usize], judges: &[Box<dyn Encoder>]| -> Result<Side, Error> {
             let records = records(indices);
-            let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
-            let clean = vectors(self.victim.as_ref(), &texts, watch)?;
+            let all: Vec<&Record> = records.iter().collect();
+            let clean = vectors(self.victim.as_ref(), &all, watch)?;
             let judged: Vec<Embeddings> =
-                judges.iter().map(|j| vectors(j.as_ref(), &texts, watch)).collect::<Result<_, _>>()?;
+                judges.iter().map(|j| vectors(j.as_ref(), &all, watch)).collect::<Result<_, _>>()?;
             Ok(Side::new(name, records, &topics, clean, judged))
         };
+        let shows_pictures = self.corpus.records.iter().any(|r| r.picture.is_some());
         let bench = Bench {
             study,
             victim: self.victim.as_ref(),
@@ -149,7 +158,8 @@ impl Materials {
             prior: self.prior.as_ref().map(|prior| prior as &dyn Prior),
             test: side("test", &self.split.targets, &self.judges)?,
             validation: side("validation", &self.split.validation, &self.judges)?,
-            auxiliary: side("auxiliary", &self.split.auxiliary, &[])?,
+            // A judge of pictures is read about its mean, and names objects by its neighbours: it needs vectors to compare with.
+            auxiliary: side("auxiliary", &self.split.auxiliary, if shows_pictures { &self.judges } else { &[] })?,
             fingerprint: self.fingerprint(study),
             toy: self.corpus.toy || self.victim.info().toy,
             nearest_cosine: f64::from(self.nearest.median),
