@@ -12,6 +12,7 @@
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
 //! | [`image::ridge::Ridge`] | pictures: colours suffice, or the noise is strong | one regression |
 //! | [`image::decoder::ImageDecoder`] | pictures: many targets, little time for each | a training for each protection |
+//! | [`image::invert::Invert`] | pictures: the encoder's weights are public, little noise | a second for each target |
 //! | [`probe`] | a fact suffices: topic, name, code, whose vector it is | minutes at most |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
@@ -219,6 +220,8 @@ pub enum AttackConfig {
     Ridge(image::ridge::Ridge),
     /// A network trained to draw pictures from releases.
     ImageDecoder(image::decoder::ImageDecoder),
+    /// Descending through the victim encoder.
+    Invert(image::invert::Invert),
     /// Topics, senders and other attributes.
     Attribute(probe::attribute::Attribute),
     /// Names, dates and codes in texts of known wording.
@@ -252,7 +255,7 @@ impl Attacker {
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 15] = [
+    pub const KINDS: [&'static str; 16] = [
         "blind",
         "constant",
         "random",
@@ -264,6 +267,7 @@ impl AttackConfig {
         "search",
         "ridge",
         "image_decoder",
+        "invert",
         "attribute",
         "slots",
         "linkage",
@@ -287,6 +291,7 @@ impl AttackConfig {
             Self::Search(text::search::Search::default()),
             Self::Ridge(image::ridge::Ridge::default()),
             Self::ImageDecoder(image::decoder::ImageDecoder::default()),
+            Self::Invert(image::invert::Invert::default()),
             Self::Attribute(probe::attribute::Attribute::default()),
             Self::Slots(probe::slots::Slots::default()),
             Self::Linkage(probe::linkage::Linkage::default()),
@@ -308,6 +313,7 @@ impl AttackConfig {
             Self::Search(_) => "search",
             Self::Ridge(_) => "ridge",
             Self::ImageDecoder(_) => "image_decoder",
+            Self::Invert(_) => "invert",
             Self::Attribute(_) => "attribute",
             Self::Slots(_) => "slots",
             Self::Linkage(_) => "linkage",
@@ -331,6 +337,7 @@ impl AttackConfig {
             Self::Align(c) => c.check(),
             Self::Search(c) => c.check(),
             Self::ImageDecoder(c) => c.check(),
+            Self::Invert(c) => c.check(),
             Self::Attribute(c) => c.check(),
             Self::Slots(c) => c.check(),
         }
@@ -350,6 +357,7 @@ impl AttackConfig {
             Self::Search(c) => Box::new(c),
             Self::Ridge(c) => Box::new(c),
             Self::ImageDecoder(c) => Box::new(c),
+            Self::Invert(c) => Box::new(c),
             Self::Attribute(c) => return Attacker::Infers(Box::new(c)),
             Self::Slots(c) => return Attacker::Infers(Box::new(c)),
             Self::Linkage(c) => return Attacker::Infers(Box::new(c)),
@@ -363,6 +371,7 @@ impl AttackConfig {
         match self {
             Self::Corrector(c) => c.targets,
             Self::Search(c) => c.targets,
+            Self::Invert(c) => c.targets,
             Self::Slots(c) => c.targets,
             _ => 0,
         }
@@ -406,9 +415,19 @@ impl AttackConfig {
         Self::PROBES.contains(&self.kind())
     }
 
-    /// True for attackers that write text of their own; the strength bar is theirs to clear.
+    /// True for attackers that make texts or pictures of their own; the strength bar is theirs to clear.
     pub fn is_free_text(&self) -> bool {
-        matches!(self, Self::Decoder(_) | Self::Corrector(_) | Self::Align(_) | Self::Search(_) | Self::BestOf(_))
+        matches!(
+            self,
+            Self::Decoder(_)
+                | Self::Corrector(_)
+                | Self::Align(_)
+                | Self::Search(_)
+                | Self::Ridge(_)
+                | Self::ImageDecoder(_)
+                | Self::Invert(_)
+                | Self::BestOf(_)
+        )
     }
 }
 
@@ -456,6 +475,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The gradient through the encoder is not the real one.
+    #[error("the encoder's gradient is wrong: {0}; nothing that descends it can be scored")]
+    Gradient(String),
     /// Pictures that an attack cannot work with, or texts where it needs pictures.
     #[error("{0}")]
     Pictures(String),
@@ -492,7 +514,7 @@ impl Error {
             Error::Interrupted => Exit::Interrupted,
             Error::Workshop { .. } | Error::Pretrained { .. } | Error::Prior { .. } => Exit::Input,
             Error::Asset(e) => e.exit(),
-            Error::Tokenizer(_) => Exit::Internal,
+            Error::Tokenizer(_) | Error::Gradient(_) => Exit::Internal,
             Error::Nn(e) => e.exit(),
             Error::Encode(e) => e.exit(),
             Error::Protect(e) => e.exit(),

@@ -1,6 +1,8 @@
 //! Image attackers, and what they share: pictures as tables of numbers.
 
 pub mod decoder;
+pub mod gate;
+pub mod invert;
 pub mod painter;
 pub mod ridge;
 
