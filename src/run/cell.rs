@@ -291,6 +291,7 @@ fn scored(
             target: record.id.clone(),
             original: record.text.clone(),
             guess: guess.text.clone(),
+            size: guess.picture.as_ref().map(|p| (p.width(), p.height())),
             scores: match rehearsal {
                 Rehearsal::Test => outcome.test.iter().map(|(metric, values)| (metric.clone(), values[i])).collect(),
                 Rehearsal::Validation => BTreeMap::new(),

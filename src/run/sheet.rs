@@ -41,11 +41,14 @@ pub fn read(bytes: &[u8], n: usize, width: u32, height: u32) -> Option<Vec<Pictu
     reader.limits(limits);
     let sheet = reader.decode().ok()?.into_rgb8();
     let (w, h) = (width as usize, height as usize);
-    let columns = n.min(COLUMNS);
-    let whole = sheet.width() as usize == columns * w && sheet.height() as usize >= n.div_ceil(COLUMNS) * h;
+    // A sheet of fewer than 25 pictures is one row of them.
+    let columns = sheet.width() as usize / w.max(1);
+    let whole = (1..=COLUMNS).contains(&columns)
+        && sheet.width() as usize == columns * w
+        && sheet.height() as usize >= n.div_ceil(columns) * h;
     whole.then(|| {
         let cut = |at: usize| {
-            let (left, top) = (at % COLUMNS * w, at / COLUMNS * h);
+            let (left, top) = (at % columns * w, at / columns * h);
             let line = |y| {
                 let start = 3 * ((top + y) * columns * w + left);
                 &sheet.as_raw()[start..start + 3 * w]
