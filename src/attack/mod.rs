@@ -228,6 +228,8 @@ pub enum AttackConfig {
     Slots(probe::slots::Slots),
     /// Which vectors and texts belong together.
     Linkage(probe::linkage::Linkage),
+    /// Which records were released, among others of their topic.
+    Membership(probe::membership::Membership),
     /// The best guess of all other attackers.
     BestOf(ensemble::BestOf),
 }
@@ -255,7 +257,7 @@ impl Attacker {
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 16] = [
+    pub const KINDS: [&'static str; 17] = [
         "blind",
         "constant",
         "random",
@@ -271,11 +273,12 @@ impl AttackConfig {
         "attribute",
         "slots",
         "linkage",
+        "membership",
         "best_of",
     ];
 
     /// The kinds that infer facts instead of writing texts.
-    pub const PROBES: [&'static str; 3] = ["attribute", "slots", "linkage"];
+    pub const PROBES: [&'static str; 4] = ["attribute", "slots", "linkage", "membership"];
 
     /// One valid configuration of each kind.
     pub fn examples() -> Vec<Self> {
@@ -295,6 +298,7 @@ impl AttackConfig {
             Self::Attribute(probe::attribute::Attribute::default()),
             Self::Slots(probe::slots::Slots::default()),
             Self::Linkage(probe::linkage::Linkage::default()),
+            Self::Membership(probe::membership::Membership::default()),
             Self::BestOf(ensemble::BestOf::default()),
         ]
     }
@@ -317,6 +321,7 @@ impl AttackConfig {
             Self::Attribute(_) => "attribute",
             Self::Slots(_) => "slots",
             Self::Linkage(_) => "linkage",
+            Self::Membership(_) => "membership",
             Self::BestOf(_) => "best_of",
         }
     }
@@ -330,6 +335,7 @@ impl AttackConfig {
             | Self::Nearest(_)
             | Self::Ridge(_)
             | Self::Linkage(_)
+            | Self::Membership(_)
             | Self::BestOf(_) => Vec::new(),
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
@@ -361,6 +367,7 @@ impl AttackConfig {
             Self::Attribute(c) => return Attacker::Infers(Box::new(c)),
             Self::Slots(c) => return Attacker::Infers(Box::new(c)),
             Self::Linkage(c) => return Attacker::Infers(Box::new(c)),
+            Self::Membership(c) => return Attacker::Infers(Box::new(c)),
             Self::BestOf(c) => return Attacker::Chooses(c),
         };
         Attacker::Reconstructs(attack)
