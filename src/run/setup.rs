@@ -50,8 +50,12 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     } else {
         None
     };
-    let keep =
-        Keep { min_chars: study.data.min_chars, max_chars: study.data.max_chars, min_words: study.data.min_words };
+    let keep = Keep {
+        min_chars: study.data.min_chars,
+        max_chars: study.data.max_chars,
+        min_words: study.data.min_words,
+        side_px: study.data.side_px,
+    };
     let corpus = corpus::open(&study.data.corpus, &keep, &mut |name, wanted| -> Result<_, Error> {
         let asset = asset::ensure(name, watch)?;
         let entries = asset.entries(wanted)?;

@@ -168,7 +168,7 @@ mod bench {
 
     /// Runs a probe on toy records behind `pipeline`.
     pub(super) fn run(probe: &dyn Probe, pipeline: &str) -> Findings {
-        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2 };
+        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2, ..Keep::default() };
         let corpus = corpus::open::<crate::Error>("toy", &keep, &mut |_, _| panic!("the toy corpus is made up"));
         let corpus = corpus.expect("a corpus");
         let (targets, auxiliary): (Vec<Record>, Vec<Record>) =
