@@ -31,7 +31,7 @@ pub mod recover;
 pub(crate) mod scene;
 pub mod text;
 
-use crate::data::{Picture, Record};
+use crate::data::{Medium, Picture, Record};
 use crate::encode::{Embeddings, Encoder};
 use crate::error::Exit;
 use crate::protect::Pipeline;
@@ -402,6 +402,27 @@ impl AttackConfig {
             Self::Align(c) => Some(&c.decoder),
             Self::Search(c) => Some(&c.decoder),
             _ => None,
+        }
+    }
+
+    /// What it makes its guesses of; `None` for attacks on records of any kind.
+    pub fn medium(&self) -> Option<Medium> {
+        match self {
+            Self::BagOfWords(_)
+            | Self::Decoder(_)
+            | Self::Corrector(_)
+            | Self::Align(_)
+            | Self::Search(_)
+            | Self::Slots(_) => Some(Medium::Text),
+            Self::Ridge(_) | Self::ImageDecoder(_) | Self::Invert(_) => Some(Medium::Picture),
+            Self::Blind(_)
+            | Self::Constant(_)
+            | Self::Random(_)
+            | Self::Nearest(_)
+            | Self::Attribute(_)
+            | Self::Linkage(_)
+            | Self::Membership(_)
+            | Self::BestOf(_) => None,
         }
     }
 

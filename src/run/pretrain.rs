@@ -154,7 +154,7 @@ struct Material {
 /// Reads the plan's corpora and takes the side of each that holds no study's targets.
 fn material(plan: &Pretraining, victim: &dyn Encoder, watch: &dyn Watch) -> Result<Material, Error> {
     // Whole sentences and long ones alike: spans are cut from both.
-    let keep = Keep { min_chars: 12, max_chars: 1000, min_words: 3 };
+    let keep = Keep { min_chars: 12, max_chars: 1000, min_words: 3, ..Keep::default() };
     let mut material =
         Material { sentences: Vec::new(), sources: Vec::new(), targets: Embeddings::empty(victim.info().dim) };
     for name in &plan.corpora {

@@ -8,9 +8,9 @@ use crate::attack::text::prior::{Prior, SmolLm};
 use crate::data::Keep;
 use crate::data::corpus::{self, Corpus};
 use crate::data::split::{self, Split, SplitRequest};
-use crate::data::{Picture, Record, asset, duplicate};
+use crate::data::{Medium, Picture, Record, asset, duplicate};
 use crate::encode::{self, Cached, Embeddings, Encoder};
-use crate::study::Study;
+use crate::study::{Contender, Study};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -50,8 +50,12 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     } else {
         None
     };
-    let keep =
-        Keep { min_chars: study.data.min_chars, max_chars: study.data.max_chars, min_words: study.data.min_words };
+    let keep = Keep {
+        min_chars: study.data.min_chars,
+        max_chars: study.data.max_chars,
+        min_words: study.data.min_words,
+        side_px: study.data.side_px,
+    };
     let corpus = corpus::open(&study.data.corpus, &keep, &mut |name, wanted| -> Result<_, Error> {
         let asset = asset::ensure(name, watch)?;
         let entries = asset.entries(wanted)?;
@@ -59,6 +63,7 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         Ok(entries)
     })?;
     watch.message(&format!("{}: {}", corpus.name, corpus.stats));
+    suits(study, &corpus)?;
     let request = SplitRequest {
         targets: study.data.targets,
         validation: study.data.validation,
@@ -87,6 +92,24 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         nearest.median, nearest.largest, nearest.dropped
     ));
     Ok(Materials { corpus, split, victim, judges, prior, assets, nearest })
+}
+
+/// Whether every attack of the study can work with the corpus.
+fn suits(study: &Study, corpus: &Corpus) -> Result<(), Error> {
+    let of_another_kind = |a: &&Contender| a.config.medium().is_some_and(|medium| medium != corpus.medium());
+    let Some(wrong) = study.attack.iter().find(of_another_kind) else { return Ok(()) };
+    let suits = |c: &AttackConfig| c.medium().is_none_or(|medium| medium == corpus.medium());
+    let fitting: Vec<&str> = AttackConfig::examples().iter().filter(|c| suits(c)).map(AttackConfig::kind).collect();
+    Err(super::Error::Medium {
+        attack: wrong.name.clone(),
+        corpus: corpus.name.clone(),
+        holds: match corpus.medium() {
+            Medium::Text => "texts",
+            Medium::Picture => "pictures",
+        },
+        fitting: fitting.join(", "),
+    }
+    .into())
 }
 
 /// An encoder by manifest name, by folder, or a toy.

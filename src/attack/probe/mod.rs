@@ -175,7 +175,7 @@ mod bench {
 
     /// Runs a probe on toy records that went through `real`, which is said to be `pipeline`.
     pub(super) fn run_claiming(probe: &dyn Probe, real: &str, pipeline: &str) -> Findings {
-        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2 };
+        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2, ..Keep::default() };
         let corpus = corpus::open::<crate::Error>("toy", &keep, &mut |_, _| panic!("the toy corpus is made up"));
         let corpus = corpus.expect("a corpus");
         let (targets, auxiliary): (Vec<Record>, Vec<Record>) =
