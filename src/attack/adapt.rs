@@ -87,6 +87,14 @@ impl<'a> Adaptation<'a> {
         Ok(Self { view, wiener, sigma, members })
     }
 
+    /// What the auxiliary records would release without the noise: row `i` is record `i`.
+    pub fn signal(&self, purpose: &str) -> Result<Embeddings, Error> {
+        let view = self.view;
+        release(&view.pipeline.without_noise(), view.clean, view.strata, 1, |k| {
+            seed::stream(view.seed, &view.fingerprint, &format!("signal, {purpose} {k}"))
+        })
+    }
+
     /// Noise per coordinate of what the attacker works on, after averaging its releases; 0 without noise.
     pub fn sigma(&self) -> f64 {
         self.sigma

@@ -1,5 +1,6 @@
 //! Attackers that see nothing of the target: what they score is the floor under every other figure.
 
+use super::image::{self, painter::Painter};
 use super::text::decoder::{self, Pairing, Writer};
 use super::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
@@ -44,15 +45,24 @@ impl Blind {
     }
 }
 
-/// The auxiliary sentence with the highest mean cosine to all auxiliary sentences, given as the answer to everything.
+/// One answer to everything: the auxiliary sentence with the highest mean cosine to all auxiliary sentences, or the mean
+/// of all auxiliary pictures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Constant {}
 
-/// A random auxiliary sentence for each row.
+/// A random auxiliary record for each row.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Random {}
+
+impl Blind {
+    /// The image decoder that it trains on pictures.
+    fn image_decoder(&self) -> image::decoder::ImageDecoder {
+        let Self { steps, adapt_steps, batch } = *self;
+        image::decoder::ImageDecoder { steps, adapt_steps, batch, ..image::decoder::ImageDecoder::default() }
+    }
+}
 
 impl Attack for Blind {
     fn needs(&self) -> Knowledge {
@@ -61,6 +71,11 @@ impl Attack for Blind {
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
         let adaptation = Adaptation::fit(view)?;
+        if view.shows_pictures() {
+            let params = self.image_decoder();
+            let painter = Painter::train(view, &adaptation, &params, Pairing::Permuted, progress)?;
+            return Ok(Box::new(image::decoder::Fitted::new(adaptation, painter)));
+        }
         let params = self.decoder();
         let writer = Writer::train(view, &adaptation, &params, Pairing::Permuted, progress)?;
         Ok(Box::new(FittedBlind { view, adaptation, writer }))
@@ -97,23 +112,26 @@ impl Attack for Constant {
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
+        if view.shows_pictures() {
+            return Ok(Box::new(FittedConstant { guess: Guess::drawn(image::mean(&view.pictures()?), 0.0) }));
+        }
         let (mean, _) = super::linear::moments(view.clean);
         let mean: Vec<f32> = mean.into_iter().map(|v| v as f32).collect();
         let mut scores = vec![0.0_f32; view.clean.len()];
         let (n, d) = (view.clean.len(), view.clean.dim());
         matmul(&mut scores, view.clean.values(), Layout::Plain, &mean, Layout::Plain, n, d, 1, false);
         let best = super::text::lexicon::top(&scores, 1)[0].0;
-        Ok(Box::new(FittedConstant { text: &view.auxiliary[best].text }))
+        Ok(Box::new(FittedConstant { guess: Guess::copied(&view.auxiliary[best], 0.0) }))
     }
 }
 
-struct FittedConstant<'a> {
-    text: &'a str,
+struct FittedConstant {
+    guess: Guess,
 }
 
-impl Inverter for FittedConstant<'_> {
+impl Inverter for FittedConstant {
     fn invert(&self, released: &Embeddings, _: &str, _: &dyn Progress) -> Result<Vec<Guess>, Error> {
-        Ok(vec![Guess::new(self.text.to_owned(), 0.0); released.len()])
+        Ok(vec![self.guess.clone(); released.len()])
     }
 }
 
@@ -134,7 +152,7 @@ struct FittedRandom<'a> {
 impl Inverter for FittedRandom<'_> {
     fn invert(&self, released: &Embeddings, task: &str, _: &dyn Progress) -> Result<Vec<Guess>, Error> {
         let mut rng = seed::stream(self.view.seed, task, "random guesses");
-        let texts = self.view.auxiliary;
-        Ok((0..released.len()).map(|_| Guess::new(texts[rng.random_range(0..texts.len())].text.clone(), 0.0)).collect())
+        let own = self.view.auxiliary;
+        Ok((0..released.len()).map(|_| Guess::copied(&own[rng.random_range(0..own.len())], 0.0)).collect())
     }
 }

@@ -10,6 +10,9 @@
 //! | [`text::corrector::Corrector`] | the decoder comes close: it reads its own guess and mends it | a second training, then a dozen queries a step |
 //! | [`text::align::Align`] | the encoder or a key is secret, but some pairs leaked | a ridge regression and a training |
 //! | [`text::search::Search`] | little noise and encoder queries: the strongest | seconds for each target |
+//! | [`image::ridge::Ridge`] | pictures: colours suffice, or the noise is strong | one regression |
+//! | [`image::decoder::ImageDecoder`] | pictures: many targets, little time for each | a training for each protection |
+//! | [`image::invert::Invert`] | pictures: the encoder's weights are public, little noise | a second for each target |
 //! | [`probe`] | a fact suffices: topic, name, code, whose vector it is | minutes at most |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
@@ -20,6 +23,7 @@
 pub mod adapt;
 pub mod ensemble;
 pub mod floor;
+pub mod image;
 pub mod linear;
 pub mod probe;
 pub mod recover;
@@ -27,7 +31,7 @@ pub mod recover;
 pub(crate) mod scene;
 pub mod text;
 
-use crate::data::Record;
+use crate::data::{Medium, Picture, Record};
 use crate::encode::{Embeddings, Encoder};
 use crate::error::Exit;
 use crate::protect::Pipeline;
@@ -85,8 +89,11 @@ pub struct Knowledge {
 /// The attacker's reconstruction of one released row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guess {
-    /// The text.
+    /// The text; empty where the guess is a picture.
     pub text: String,
+    /// The picture, where the targets are pictures.
+    #[serde(skip)]
+    pub picture: Option<Picture>,
     /// The attacker's own score; higher is more confident. Comparable within one attacker only.
     pub score: f64,
     /// Encoder queries spent on this row.
@@ -99,8 +106,30 @@ pub struct Guess {
 impl Guess {
     /// A guess that took no queries.
     pub fn new(text: String, score: f64) -> Self {
-        Self { text, score, queries: 0, trace: Vec::new() }
+        Self { text, picture: None, score, queries: 0, trace: Vec::new() }
     }
+
+    /// A picture that took no queries.
+    pub fn drawn(picture: Picture, score: f64) -> Self {
+        Self { picture: Some(picture), ..Self::new(String::new(), score) }
+    }
+
+    /// One of the attacker's own records, given as the answer.
+    pub fn copied(record: &Record, score: f64) -> Self {
+        match &record.picture {
+            Some(picture) => Self::drawn(picture.clone(), score),
+            None => Self::new(record.text.clone(), score),
+        }
+    }
+}
+
+/// The vectors of guesses: of their pictures where they are pictures, otherwise of their texts.
+pub fn embed(encoder: &dyn Encoder, guesses: &[&Guess]) -> Result<Embeddings, crate::encode::Error> {
+    let pictures: Vec<&Picture> = guesses.iter().filter_map(|g| g.picture.as_ref()).collect();
+    if !pictures.is_empty() && pictures.len() == guesses.len() {
+        return encoder.encode_pictures(&pictures);
+    }
+    encoder.encode(&guesses.iter().map(|g| g.text.as_str()).collect::<Vec<_>>())
 }
 
 /// A learning curve or a budget curve, for the report.
@@ -187,12 +216,20 @@ pub enum AttackConfig {
     Align(text::align::Align),
     /// Hill climbing by re-embedding.
     Search(text::search::Search),
+    /// The best linear estimate of every pixel.
+    Ridge(image::ridge::Ridge),
+    /// A network trained to draw pictures from releases.
+    ImageDecoder(image::decoder::ImageDecoder),
+    /// Descending through the victim encoder.
+    Invert(image::invert::Invert),
     /// Topics, senders and other attributes.
     Attribute(probe::attribute::Attribute),
     /// Names, dates and codes in texts of known wording.
     Slots(probe::slots::Slots),
     /// Which vectors and texts belong together.
     Linkage(probe::linkage::Linkage),
+    /// Which records were released, among others of their topic.
+    Membership(probe::membership::Membership),
     /// The best guess of all other attackers.
     BestOf(ensemble::BestOf),
 }
@@ -220,7 +257,7 @@ impl Attacker {
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 17] = [
         "blind",
         "constant",
         "random",
@@ -230,14 +267,18 @@ impl AttackConfig {
         "corrector",
         "align",
         "search",
+        "ridge",
+        "image_decoder",
+        "invert",
         "attribute",
         "slots",
         "linkage",
+        "membership",
         "best_of",
     ];
 
     /// The kinds that infer facts instead of writing texts.
-    pub const PROBES: [&'static str; 3] = ["attribute", "slots", "linkage"];
+    pub const PROBES: [&'static str; 4] = ["attribute", "slots", "linkage", "membership"];
 
     /// One valid configuration of each kind.
     pub fn examples() -> Vec<Self> {
@@ -251,9 +292,13 @@ impl AttackConfig {
             Self::Corrector(text::corrector::Corrector::default()),
             Self::Align(text::align::Align::default()),
             Self::Search(text::search::Search::default()),
+            Self::Ridge(image::ridge::Ridge::default()),
+            Self::ImageDecoder(image::decoder::ImageDecoder::default()),
+            Self::Invert(image::invert::Invert::default()),
             Self::Attribute(probe::attribute::Attribute::default()),
             Self::Slots(probe::slots::Slots::default()),
             Self::Linkage(probe::linkage::Linkage::default()),
+            Self::Membership(probe::membership::Membership::default()),
             Self::BestOf(ensemble::BestOf::default()),
         ]
     }
@@ -270,9 +315,13 @@ impl AttackConfig {
             Self::Corrector(_) => "corrector",
             Self::Align(_) => "align",
             Self::Search(_) => "search",
+            Self::Ridge(_) => "ridge",
+            Self::ImageDecoder(_) => "image_decoder",
+            Self::Invert(_) => "invert",
             Self::Attribute(_) => "attribute",
             Self::Slots(_) => "slots",
             Self::Linkage(_) => "linkage",
+            Self::Membership(_) => "membership",
             Self::BestOf(_) => "best_of",
         }
     }
@@ -281,12 +330,20 @@ impl AttackConfig {
     pub fn check(&self) -> Vec<String> {
         match self {
             Self::Blind(c) => c.check(),
-            Self::Constant(_) | Self::Random(_) | Self::Nearest(_) | Self::Linkage(_) | Self::BestOf(_) => Vec::new(),
+            Self::Constant(_)
+            | Self::Random(_)
+            | Self::Nearest(_)
+            | Self::Ridge(_)
+            | Self::Linkage(_)
+            | Self::Membership(_)
+            | Self::BestOf(_) => Vec::new(),
             Self::BagOfWords(c) => c.check(),
             Self::Decoder(c) => c.check(),
             Self::Corrector(c) => c.check(),
             Self::Align(c) => c.check(),
             Self::Search(c) => c.check(),
+            Self::ImageDecoder(c) => c.check(),
+            Self::Invert(c) => c.check(),
             Self::Attribute(c) => c.check(),
             Self::Slots(c) => c.check(),
         }
@@ -304,9 +361,13 @@ impl AttackConfig {
             Self::Corrector(c) => Box::new(c),
             Self::Align(c) => Box::new(c),
             Self::Search(c) => Box::new(c),
+            Self::Ridge(c) => Box::new(c),
+            Self::ImageDecoder(c) => Box::new(c),
+            Self::Invert(c) => Box::new(c),
             Self::Attribute(c) => return Attacker::Infers(Box::new(c)),
             Self::Slots(c) => return Attacker::Infers(Box::new(c)),
             Self::Linkage(c) => return Attacker::Infers(Box::new(c)),
+            Self::Membership(c) => return Attacker::Infers(Box::new(c)),
             Self::BestOf(c) => return Attacker::Chooses(c),
         };
         Attacker::Reconstructs(attack)
@@ -317,6 +378,7 @@ impl AttackConfig {
         match self {
             Self::Corrector(c) => c.targets,
             Self::Search(c) => c.targets,
+            Self::Invert(c) => c.targets,
             Self::Slots(c) => c.targets,
             _ => 0,
         }
@@ -343,6 +405,27 @@ impl AttackConfig {
         }
     }
 
+    /// What it makes its guesses of; `None` for attacks on records of any kind.
+    pub fn medium(&self) -> Option<Medium> {
+        match self {
+            Self::BagOfWords(_)
+            | Self::Decoder(_)
+            | Self::Corrector(_)
+            | Self::Align(_)
+            | Self::Search(_)
+            | Self::Slots(_) => Some(Medium::Text),
+            Self::Ridge(_) | Self::ImageDecoder(_) | Self::Invert(_) => Some(Medium::Picture),
+            Self::Blind(_)
+            | Self::Constant(_)
+            | Self::Random(_)
+            | Self::Nearest(_)
+            | Self::Attribute(_)
+            | Self::Linkage(_)
+            | Self::Membership(_)
+            | Self::BestOf(_) => None,
+        }
+    }
+
     /// Makes every part that would start from a pretrained attacker start from nothing.
     pub fn start_from_nothing(&mut self) {
         let decoder = match self {
@@ -360,9 +443,19 @@ impl AttackConfig {
         Self::PROBES.contains(&self.kind())
     }
 
-    /// True for attackers that write text of their own; the strength bar is theirs to clear.
+    /// True for attackers that make texts or pictures of their own; the strength bar is theirs to clear.
     pub fn is_free_text(&self) -> bool {
-        matches!(self, Self::Decoder(_) | Self::Corrector(_) | Self::Align(_) | Self::Search(_) | Self::BestOf(_))
+        matches!(
+            self,
+            Self::Decoder(_)
+                | Self::Corrector(_)
+                | Self::Align(_)
+                | Self::Search(_)
+                | Self::Ridge(_)
+                | Self::ImageDecoder(_)
+                | Self::Invert(_)
+                | Self::BestOf(_)
+        )
     }
 }
 
@@ -410,6 +503,12 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The gradient through the encoder is not the real one.
+    #[error("the encoder's gradient is wrong: {0}; nothing that descends it can be scored")]
+    Gradient(String),
+    /// Pictures that an attack cannot work with, or texts where it needs pictures.
+    #[error("{0}")]
+    Pictures(String),
     /// The attacker's own tokenizer could not be trained or used.
     #[error("the attacker's tokenizer failed: {0}")]
     Tokenizer(String),
@@ -439,11 +538,11 @@ impl Error {
     /// The exit code that stands for this failure.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Needs { .. } => Exit::Usage,
+            Error::Needs { .. } | Error::Pictures(_) => Exit::Usage,
             Error::Interrupted => Exit::Interrupted,
             Error::Workshop { .. } | Error::Pretrained { .. } | Error::Prior { .. } => Exit::Input,
             Error::Asset(e) => e.exit(),
-            Error::Tokenizer(_) => Exit::Internal,
+            Error::Tokenizer(_) | Error::Gradient(_) => Exit::Internal,
             Error::Nn(e) => e.exit(),
             Error::Encode(e) => e.exit(),
             Error::Protect(e) => e.exit(),

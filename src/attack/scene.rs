@@ -62,7 +62,7 @@ impl Scene {
 
     /// The same with vectors of `dim` coordinates.
     pub(crate) fn wide(n: usize, pipeline: &str, words: &[&str], dim: usize) -> Self {
-        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2 };
+        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2, ..Keep::default() };
         let corpus = corpus::open::<crate::Error>("toy", &keep, &mut |_, _| panic!("the toy corpus is made up"));
         let records: Vec<Record> = corpus.expect("a corpus").records.into_iter().take(n).collect();
         let encoder = Worded::new(words, dim);

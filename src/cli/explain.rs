@@ -121,13 +121,14 @@ const TOPICS: &[Topic] = &[
     topic(
         ATTACKS,
         "constant",
-        "Answers every target with the one auxiliary sentence that fits all of them best. A floor: it has read nothing.",
+        "Answers every target alike: with the auxiliary sentence that fits all of them best, or with the mean picture. A floor: it has\n\
+         read nothing.",
     ),
-    topic(ATTACKS, "random", "Answers with a random auxiliary sentence. A floor: it has read nothing."),
+    topic(ATTACKS, "random", "Answers with a random auxiliary record. A floor: it has read nothing."),
     topic(
         ATTACKS,
         "nearest",
-        "Answers with the auxiliary text whose embedding fits the release best: retrieval, no training. For isotropic noise this is\n\
+        "Answers with the auxiliary record whose embedding fits the release best: retrieval, no training. For isotropic noise this is\n\
          maximum likelihood, so it is adaptive as it stands.",
     ),
     topic(
@@ -153,7 +154,7 @@ const TOPICS: &[Topic] = &[
         "align",
         "Knows neither the victim encoder nor its key, but `pairs` leaked pairs of text and release: a linear map takes releases into a\n\
          space of the attacker's own, from where its decoder writes. With `space = \"victim\"` it may query the encoder as well, and\n\
-         the map undoes a secret transform.",
+         the map undoes a secret transform; with `search_queries` a search goes on from there.",
     ),
     topic(
         ATTACKS,
@@ -165,6 +166,30 @@ const TOPICS: &[Topic] = &[
         "corrector",
         "A decoder that reads its own last guess: the released vector, the guess's vector, their difference and the guess's words. It\n\
          writes better guesses, embeds them and goes on. Trained on guesses of decoders that have not seen the text.",
+    ),
+    topic(
+        ATTACKS,
+        "ridge",
+        "Draws the best linear estimate of every pixel, the noise counted in closed form: colours and coarse shapes, in seconds. It wins\n\
+         pixel scores and loses the picture; judge it by what the judge sees.",
+    ),
+    topic(
+        ATTACKS,
+        "image_decoder",
+        "A network that draws pictures from vectors, trained on clean vectors and then on fresh releases of the real pipeline. It returns\n\
+         about the mean picture given the vector.",
+    ),
+    topic(
+        ATTACKS,
+        "invert",
+        "Starts from retrieved pictures and changes their pixels until the victim encoder, whose weights it knows, gives the released\n\
+         vector, whatever the picture is shifted, zoomed or mirrored by. Nothing is scored before its gradient was checked.",
+    ),
+    topic(
+        ATTACKS,
+        "membership",
+        "Decides whether a record stands behind a released row, among strangers of the same topic: the matched filter of one member in a\n\
+         mean. Counted at 1 % and 0.1 % false alarms and held against the curve that a guarantee allows.",
     ),
     topic(
         ATTACKS,

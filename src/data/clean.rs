@@ -4,7 +4,7 @@
 //! dropped sentence is counted under the first rule that it breaks. The splitter is a rule of thumb on purpose: it is
 //! the same everywhere, it can be read in a minute, and its known errors are listed at [`sentences`].
 
-/// Longest and shortest sentence that a study wants. The other rules are not negotiable.
+/// Longest and shortest sentence and the size of the pictures that a study wants. The other rules are not negotiable.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keep {
@@ -14,11 +14,13 @@ pub struct Keep {
     pub max_chars: usize,
     /// Fewest words: runs between white space that hold a letter or a digit.
     pub min_words: usize,
+    /// Width and height of every picture, in pixels.
+    pub side_px: u32,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { min_chars: 20, max_chars: 220, min_words: 5 }
+        Self { min_chars: 20, max_chars: 220, min_words: 5, side_px: 64 }
     }
 }
 
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     fn each_rule_drops_what_it_names_and_nothing_else() {
-        let keep = Keep { min_chars: 10, max_chars: 30, min_words: 3 };
+        let keep = Keep { min_chars: 10, max_chars: 30, min_words: 3, ..Keep::default() };
         for (text, rule) in [
             ("a b c", Some(Rule::Short)),
             ("a sentence that is far too long", Some(Rule::Long)),
@@ -292,7 +294,7 @@ mod tests {
 
     #[test]
     fn lengths_count_characters_not_bytes() {
-        let keep = Keep { min_chars: 4, max_chars: 4, min_words: 1 };
+        let keep = Keep { min_chars: 4, max_chars: 4, min_words: 1, ..Keep::default() };
         assert!(!Rule::ALL.into_iter().any(|r| r.drops("\u{e9}\u{e9}\u{e9}\u{e9}", &keep)));
     }
 }

@@ -1,15 +1,15 @@
 //! Records: where they come from, how they are cleaned, how they are split.
 //!
 //! ```text
-//! manifest ──► asset (fetched, verified) ──► corpus reader ──► sentences ──► cleaning ──► Corpus ──► Split
+//! manifest ──► asset (fetched, verified) ──► corpus reader ──► sentences, pictures ──► cleaning ──► Corpus ──► Split
 //! ```
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`asset`] | manifests, verified fetching, archives read entry by entry |
 //! | [`corpus`] | one reader for each corpus, and for one's own `.txt`, `.jsonl` or folder |
-//! | [`clean`] | decoding, sentence splitting, the rules that keep or drop a sentence |
-//! | [`picture`] | what a picture is in memory |
+//! | [`clean`] | decoding, sentence splitting, the rules that keep or drop a sentence; the size of pictures |
+//! | [`picture`] | what a picture is in memory; strict decoding, squares of one size |
 //! | [`duplicate`] | near-duplicate clusters by text, near neighbours by embedding |
 //! | [`split`] | which records are targets, which validate, which the attacker may own |
 //! | [`vectors`] | tables of vectors in `.npy` and `.safetensors` files |
@@ -24,20 +24,32 @@ pub mod vectors;
 
 pub use clean::Keep;
 pub use corpus::{Corpus, CorpusStats};
-pub use picture::Picture;
+pub use picture::{Fit, Picture};
 pub use split::{Split, SplitRequest};
 
 use crate::error::Exit;
 
-/// One text with everything that decides on which side of a split it may stand.
+/// What the records of a corpus are made of; a corpus has one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Medium {
+    /// Sentences, lines, examples.
+    #[default]
+    Text,
+    /// Pictures of one size, perhaps with captions.
+    Picture,
+}
+
+/// One text or picture with everything that decides on which side of a split it may stand.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Record {
     /// Stable across runs and machines: the file (or mail, or synset) and the position inside it, counted before any
     /// rule drops a sentence.
     pub id: String,
-    /// The article, mail thread or file that the text was cut from; splits never cut a document.
+    /// The article, mail thread or file that the text was cut from, or the series that the picture belongs to; splits
+    /// never cut a document.
     pub document: String,
-    /// Whose text it is, hashed; `None` where the corpus does not say.
+    /// Whose it is, hashed; `None` where the corpus does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// The corpus's own label.
@@ -75,7 +87,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// No corpus and no path has this name.
-    #[error("unknown corpus `{name}`; known: {known}, or a path to a .txt file, a .jsonl file or a folder")]
+    #[error(
+        "unknown corpus `{name}`; known: {known}, or a path to a .txt file, a .jsonl file or a folder of texts or pictures"
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -106,6 +120,14 @@ pub enum Error {
         /// How the split came to that number.
         why: String,
     },
+    /// A file that is no picture that can be read.
+    #[error("`{path}`: {fault}")]
+    Picture {
+        /// The file.
+        path: String,
+        /// Why, and the remedy.
+        fault: picture::Fault,
+    },
     /// A line or file that is not what its name promises.
     #[error("`{path}`{}: {why}", line.map(|l| format!(" line {l}")).unwrap_or_default())]
     Malformed {
@@ -127,6 +149,7 @@ impl Error {
             | Error::Write { .. }
             | Error::Read { .. }
             | Error::Empty { .. }
+            | Error::Picture { .. }
             | Error::Malformed { .. } => Exit::Input,
         }
     }

@@ -5,6 +5,7 @@
 
 use super::weights::file;
 use super::{Embeddings, Encoder, Error};
+use crate::data::Picture;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -31,19 +32,43 @@ impl<'a> Cached<'a> {
     /// # Errors
     /// When the texts cannot be encoded or the file cannot be written.
     pub fn encode_records(&self, texts: &[&str]) -> Result<Embeddings, Error> {
-        let path = self.path(texts);
+        self.kept(&self.path(texts), texts.len(), || self.encoder.encode(texts))
+    }
+
+    /// The vectors of `pictures` in order, kept likewise.
+    ///
+    /// # Errors
+    /// When the pictures cannot be encoded or the file cannot be written.
+    pub fn encode_pictures(&self, pictures: &[&Picture]) -> Result<Embeddings, Error> {
+        let mut hasher = blake3::Hasher::new_derive_key("stitchback picture cache v1");
+        hasher.update(self.encoder.info().fingerprint.as_bytes());
+        for picture in pictures {
+            hasher.update(&picture.width().to_le_bytes());
+            hasher.update(&picture.height().to_le_bytes());
+            hasher.update(picture.rgb());
+        }
+        let path = self.dir.join(format!("{}.embeddings", hasher.finalize().to_hex()));
+        self.kept(&path, pictures.len(), || self.encoder.encode_pictures(pictures))
+    }
+
+    fn kept(
+        &self,
+        path: &Path,
+        n: usize,
+        encode: impl FnOnce() -> Result<Embeddings, Error>,
+    ) -> Result<Embeddings, Error> {
         let dim = self.encoder.info().dim;
-        if let Some(found) = std::fs::read(&path).ok().and_then(|bytes| unpack(&bytes, texts.len(), dim)) {
+        if let Some(found) = std::fs::read(path).ok().and_then(|bytes| unpack(&bytes, n, dim)) {
             return Ok(found);
         }
-        let rows = self.encoder.encode(texts)?;
+        let rows = encode()?;
         let write = || {
             std::fs::create_dir_all(&self.dir)?;
-            let mut out = atomic_write_file::AtomicWriteFile::open(&path)?;
+            let mut out = atomic_write_file::AtomicWriteFile::open(path)?;
             out.write_all(&pack(&rows))?;
             out.commit()
         };
-        write().map_err(|e| file(&path, e))?;
+        write().map_err(|e| file(path, e))?;
         Ok(rows)
     }
 

@@ -92,6 +92,17 @@ impl Embeddings {
         self.values.extend_from_slice(row);
     }
 
+    /// The rows about `centre`.
+    ///
+    /// # Panics
+    /// When `centre` has another dimension.
+    #[must_use]
+    pub fn about(&self, centre: &[f32]) -> Self {
+        assert_eq!(centre.len(), self.dim, "a centre has the dimension of its table");
+        let values = self.rows().flat_map(|row| row.iter().zip(centre).map(|(v, c)| v - c)).collect();
+        Self { values, dim: self.dim }
+    }
+
     /// The rows at `indices`, in that order.
     #[must_use]
     pub fn select(&self, indices: &[usize]) -> Self {
@@ -118,6 +129,25 @@ pub struct EncoderInfo {
     pub toy: bool,
 }
 
+/// An encoder of pictures through which one can descend.
+pub trait WhiteBox: Sync {
+    /// The gradient of a loss with respect to the pixels: `loss` is shown the unit vectors, and answers with its derivative
+    /// with respect to them.
+    ///
+    /// # Shapes
+    /// `pixels` `(n, side, side, 3)` of `[0, 1]`, row-major, any side; `loss` sees `(n, d)` and returns as many numbers; the
+    /// gradient has the shape of `pixels`.
+    ///
+    /// # Errors
+    /// When a vector is not finite.
+    fn gradient(
+        &self,
+        pixels: &[f32],
+        side: usize,
+        loss: &mut dyn FnMut(&Embeddings) -> Vec<f32>,
+    ) -> Result<Vec<f32>, Error>;
+}
+
 /// Turns texts into unit or raw vectors; the same text always gives the same vector, whatever stands beside it.
 pub trait Encoder: Send + Sync {
     /// Name, dimension, limits, identity.
@@ -136,6 +166,11 @@ pub trait Encoder: Send + Sync {
     fn encode_pictures(&self, pictures: &[&Picture]) -> Result<Embeddings, Error> {
         let _ = pictures;
         Err(Error::Unsupported { name: self.info().name.clone(), why: "it reads texts, not pictures".to_owned() })
+    }
+
+    /// Gradients with respect to pixels, for attacks that know the weights.
+    fn white_box(&self) -> Option<&dyn WhiteBox> {
+        None
     }
 
     /// Whole words of its tokenizer, sorted: public with the encoder, and a source of names that an attacker's own texts

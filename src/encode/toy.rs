@@ -1,10 +1,16 @@
 //! A toy encoder: no weights, no download, microseconds a text. For fast tests of everything around an encoder.
 
 use super::pooling::normalize;
-use super::{Embeddings, Encoder, EncoderInfo, Error};
+use super::{Embeddings, Encoder, EncoderInfo, Error, WhiteBox};
+use crate::data::Picture;
+use crate::nn::image_ops::{Filter, resample};
+use candle_core::{Device, Tensor, Var};
 
 /// Coordinates of a toy vector.
 const DIM: usize = 64;
+
+/// Pixels in a row of the thumbnail that a toy sees of a picture.
+const THUMBNAIL: usize = 6;
 
 /// Words after this many are ignored.
 const MAX_WORDS: usize = 256;
@@ -17,15 +23,18 @@ const MAX_WORDS: usize = 256;
 /// # Formula
 /// `v = sum over words w of (e(w) + sum over trigrams t of w of e(t) / sqrt(number of trigrams))`, `out = v / |v|`; `e`
 /// maps a string to 64 coordinates in `[-1, 1)` read from its BLAKE3 hash. Words are lower-case runs of letters and digits, a trigram
-/// includes the word's ends; a text without words is the vector of the empty word.
+/// includes the word's ends; a text without words is the vector of the empty word. A picture is reduced to `x` of
+/// `(6, 6, 3)`, and `out = h / |h|`, `h = max(0, W (x - 1/2))` with rows of `W` read from hashes likewise.
 ///
 /// # Shapes
-/// `n` texts -> `(n, 64)` f32, rows unit-norm.
+/// `n` texts or pictures -> `(n, 64)` f32, rows unit-norm.
 #[derive(Debug)]
 pub struct Toy {
     info: EncoderInfo,
     /// Hashed before every string: what makes two toys see differently.
     salt: &'static str,
+    /// `(6 6 3, 64)`: what a toy sees of a thumbnail.
+    pixels: Vec<f32>,
 }
 
 impl Toy {
@@ -43,7 +52,15 @@ impl Toy {
             fingerprint: blake3::hash(format!("stitchback toy encoder v1 {name}").as_bytes()).to_hex().to_string(),
             toy: true,
         };
-        Self { info, salt: if name == "toy" { "" } else { "judge" } }
+        let salt = if name == "toy" { "" } else { "judge" };
+        let pixels = (0..THUMBNAIL * THUMBNAIL * 3)
+            .flat_map(|pixel| {
+                let mut row = [0.0; DIM];
+                add_hashed(&mut row, salt, b"pixel", &pixel.to_string(), 1.0);
+                row
+            })
+            .collect();
+        Self { info, salt, pixels }
     }
 }
 
@@ -74,6 +91,56 @@ impl Encoder for Toy {
             rows.push(&row);
         }
         Ok(rows)
+    }
+
+    fn encode_pictures(&self, pictures: &[&Picture]) -> Result<Embeddings, Error> {
+        let mut rows = Embeddings::empty(DIM);
+        for picture in pictures {
+            let shape = (1, picture.height() as usize, picture.width() as usize, 3);
+            let row = Tensor::from_vec(picture.unit(), shape, &Device::Cpu).and_then(|x| self.look(&x));
+            rows.push(&row.and_then(|y| y.flatten_all()?.to_vec1::<f32>()).map_err(|e| self.wrong(&e))?);
+        }
+        Ok(rows)
+    }
+
+    fn white_box(&self) -> Option<&dyn WhiteBox> {
+        Some(self)
+    }
+}
+
+impl Toy {
+    /// Rows of unit length from pixels of `(n, side, side, 3)`, as an expression that has a gradient.
+    fn look(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
+        let &[n, h, w, c] = pixels.dims() else { candle_core::bail!("pictures have four dimensions") };
+        let (rows, columns) = (Filter::resize(h, THUMBNAIL), Filter::resize(w, THUMBNAIL));
+        let small = resample(pixels, &rows, &columns).map_err(candle_core::Error::wrap)?;
+        let each = THUMBNAIL * THUMBNAIL * c;
+        let weights = Tensor::from_slice(&self.pixels, (each, DIM), &Device::Cpu)?;
+        let hidden = (small.reshape((n, each))? - 0.5)?.matmul(&weights)?.relu()?;
+        hidden.broadcast_div(&(hidden.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?)
+    }
+
+    fn wrong(&self, error: &candle_core::Error) -> Error {
+        Error::Unsupported { name: self.info.name.clone(), why: error.to_string() }
+    }
+}
+
+impl WhiteBox for Toy {
+    fn gradient(
+        &self,
+        pixels: &[f32],
+        side: usize,
+        loss: &mut dyn FnMut(&Embeddings) -> Vec<f32>,
+    ) -> Result<Vec<f32>, Error> {
+        let mut descend = || {
+            let x = Var::from_slice(pixels, (pixels.len() / (3 * side * side), side, side, 3), &Device::Cpu)?;
+            let y = self.look(x.as_tensor())?;
+            let rows = Embeddings { values: y.flatten_all()?.to_vec1()?, dim: DIM };
+            let upstream = Tensor::from_vec(loss(&rows), y.shape(), &Device::Cpu)?;
+            let grads = (y * upstream)?.sum_all()?.backward()?;
+            grads.get(&x).map_or_else(|| Ok(vec![0.0; pixels.len()]), |g| g.flatten_all()?.to_vec1())
+        };
+        descend().map_err(|e| self.wrong(&e))
     }
 }
 

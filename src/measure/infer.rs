@@ -83,6 +83,14 @@ pub fn most_found(fpr: f64, mu: f64) -> f64 {
     normal.cdf(normal.inverse_cdf(fpr) + mu)
 }
 
+/// The largest share of pairs of records of which the released one can be told from the other under `mu`-GDP.
+///
+/// # Formula
+/// `Phi(mu / 2)`: two normal laws `mu` apart, told apart at the point between them.
+pub fn most_told_apart(mu: f64) -> f64 {
+    Normal::standard().cdf(0.5 * mu)
+}
+
 /// True when a measured rate contradicts a `mu`-GDP claim: its lower Clopper-Pearson bound (97.5 %) lies above the
 /// curve, read at the upper bound of the false positive rate. Such a release does not do what it says.
 pub fn exceeds_claim(found: f64, targets: f64, fpr: f64, decoys: f64, mu: f64) -> bool {
@@ -141,6 +149,7 @@ mod tests {
     fn a_rate_above_the_claims_curve_is_noticed_and_one_below_is_not() {
         assert!((most_found(0.01, 1.0) - 0.0924).abs() < 5e-4);
         assert!((most_found(0.01, 0.0) - 0.01).abs() < 1e-9);
+        assert!((most_told_apart(0.26805) - 0.5533).abs() < 5e-5);
         assert!(exceeds_claim(0.30, 500.0, 0.01, 4000.0, 1.0));
         assert!(!exceeds_claim(0.10, 500.0, 0.01, 4000.0, 1.0));
         assert!(!exceeds_claim(0.30, 10.0, 0.01, 4000.0, 1.0), "ten targets prove little");

@@ -250,6 +250,7 @@ fn guesses(level: &Level, seed: u64) -> Vec<GuessRecord> {
                 target: format!("doc-canary-{i:03}"),
                 original: format!("{original} zanzibar-canary"),
                 guess: format!("{guess} quixoticcanary"),
+                size: None,
                 scores: [
                     ("judge_cosine".to_owned(), Some(judge)),
                     ("victim_cosine".to_owned(), Some(0.2 + level.leak)),

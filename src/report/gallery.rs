@@ -20,7 +20,7 @@ pub(super) struct Choice {
     pub(super) rank: &'static str,
 }
 
-fn score(guess: &GuessRecord) -> Option<f64> {
+pub(super) fn score(guess: &GuessRecord) -> Option<f64> {
     guess.scores.get("judge_cosine").copied().flatten().filter(|v| v.is_finite())
 }
 
@@ -90,6 +90,7 @@ mod tests {
             target: target.into(),
             original: String::new(),
             guess: String::new(),
+            size: None,
             scores: [("judge_cosine".to_owned(), judge)].into(),
         }
     }

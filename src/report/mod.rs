@@ -19,9 +19,13 @@ mod fixture;
 mod gallery;
 mod page;
 mod verdict;
+mod wall;
 
+use crate::data::Picture;
 use crate::error::Exit;
+use crate::run::cell::ORIGINALS;
 use crate::run::record::{Curve, GuessRecord, ProtectionSummary, Row, Summary};
+use crate::run::sheet;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -82,6 +86,10 @@ pub struct Run {
     sources: Vec<(&'static str, String)>,
     /// By cell id.
     guesses: BTreeMap<String, Vec<GuessRecord>>,
+    /// The pictures of the same guesses, by cell id; none in a study of texts.
+    pictures: BTreeMap<String, Vec<Picture>>,
+    /// The targets' own pictures, in their order.
+    originals: Vec<Picture>,
 }
 
 impl Run {
@@ -115,6 +123,18 @@ impl Run {
                 guesses.insert(row.cell.clone(), records);
             }
         }
+        let sheet = |name: &str, n: usize, (width, height): (u32, u32)| -> Option<Vec<Picture>> {
+            sheet::read(&std::fs::read(dir.join("guesses").join(format!("{name}.png"))).ok()?, n, width, height)
+        };
+        let (mut pictures, mut originals) = (BTreeMap::new(), Vec::new());
+        for (cell, records) in &guesses {
+            let records: &Vec<GuessRecord> = records;
+            let Some(size) = records.first().and_then(|r| r.size) else { continue };
+            pictures.extend(sheet(cell, records.len(), size).map(|found| (cell.clone(), found)));
+            if originals.len() < records.len() {
+                originals = sheet(ORIGINALS, records.len(), size).unwrap_or(originals);
+            }
+        }
         let mut sources = Vec::new();
         for file in ["summary.json", "records.jsonl"] {
             if let Some(text) = read(&dir.join(file))? {
@@ -131,6 +151,8 @@ impl Run {
             rows,
             manifest,
             guesses,
+            pictures,
+            originals,
         })
     }
 
@@ -174,6 +196,14 @@ impl Run {
             }
         }
         cells.iter().filter_map(|cell| self.guesses.get(*cell)).map(Vec::as_slice).collect()
+    }
+
+    /// The first seed's guesses of a protection's worst attacker, with their pictures.
+    fn worst_pictures(&self, protection: &ProtectionSummary) -> Option<(&[GuessRecord], &[Picture])> {
+        let its =
+            |row: &&Row| row.protection == protection.name && Some(&row.attack) == protection.best_attack.as_ref();
+        let cell = &self.rows.iter().find(its)?.cell;
+        Some((self.guesses.get(cell)?, self.pictures.get(cell)?))
     }
 
     /// Warnings that a reader must see first: assumptions that begin with `toy:` or `smoke:`.

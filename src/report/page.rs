@@ -3,6 +3,7 @@
 use super::figures::{self, Figure};
 use super::gallery::{self, Piece};
 use super::verdict::{self, MISSING, cosine, in_unit, interval, maybe_interval, maybe_share, share, visible};
+use super::wall::{self, Wall};
 use super::{Options, Run};
 use crate::attack::AttackConfig;
 use crate::run::record::{Direction, GuessRecord, Inference, ProtectionSummary, Ranked, Row};
@@ -59,6 +60,7 @@ struct Section {
     failures: Vec<Vec<String>>,
     metrics: Vec<MetricRow>,
     gallery_rule: String,
+    wall: Option<Wall>,
     targets: Vec<Target>,
     assumptions: Vec<String>,
     words: &'static [(&'static str, &'static str)],
@@ -174,8 +176,10 @@ pub(super) fn html(runs: &[Run], options: Options) -> String {
     let page = Page {
         title: format!("{}{} · stitchback", if labelled { "[not evidence] " } else { "" }, names.join(" | ")),
         css: CSS,
-        policy: format!("default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"),
-        private: !options.redacted && sections.iter().any(|s| !s.targets.is_empty()),
+        policy: format!(
+            "default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+        ),
+        private: !options.redacted && sections.iter().any(|s| !s.targets.is_empty() || s.wall.is_some()),
         redacted: options.redacted,
         comparison: (runs.len() > 1).then(|| compare(runs)),
         runs: sections,
@@ -258,6 +262,7 @@ fn section(run: &Run, id: &str, options: Options) -> Section {
         failures: failures(run, options),
         metrics: metrics(run),
         gallery_rule: gallery_rule(run, options),
+        wall: wall::wall(run, options),
         targets: targets(run, options),
         assumptions: summary.assumptions.iter().map(|a| visible(a, MOST_TEXT)).collect(),
         words: WORDS,
@@ -566,6 +571,9 @@ fn metrics(run: &Run) -> Vec<MetricRow> {
 }
 
 fn gallery_rule(run: &Run, options: Options) -> String {
+    if !run.originals.is_empty() && options.redacted {
+        return "Pictures are left out of this redacted report.".to_owned();
+    }
     if run.guesses.is_empty() {
         return "This run folder has no guesses of the worst attackers, so there is nothing to show.".to_owned();
     }
@@ -653,6 +661,9 @@ impl<'a> Names<'a> {
 }
 
 fn targets(run: &Run, options: Options) -> Vec<Target> {
+    if !run.originals.is_empty() {
+        return Vec::new();
+    }
     let names = Names::new(run, options);
     let groups = names.first_seed();
     let bare = run.unprotected().map(|p| p.name.as_str());

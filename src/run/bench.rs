@@ -14,7 +14,7 @@ pub struct Side {
     pub records: Vec<Record>,
     /// Their clean vectors under the victim.
     pub clean: Embeddings,
-    /// Their vectors under each judge; empty for auxiliary records, which are never scored.
+    /// Their vectors under each judge; none for auxiliary texts, which are never scored.
     pub judged: Vec<Embeddings>,
     /// Number of each record's document.
     pub clusters: Vec<u32>,
@@ -46,6 +46,22 @@ pub struct Bench<'a> {
     pub toy: bool,
     /// Cosine of a target to its nearest auxiliary record, in the median.
     pub nearest_cosine: f64,
+}
+
+impl Bench<'_> {
+    /// True where records are pictures.
+    pub fn shows_pictures(&self) -> bool {
+        self.test.records.first().is_some_and(|r| r.picture.is_some())
+    }
+
+    /// What cosines are measured about: the auxiliary mean for encoders of pictures, whose coordinates are never negative,
+    /// so that all vectors point into one corner; nothing for texts.
+    pub fn centre(&self, auxiliary: &Embeddings) -> Option<Vec<f32>> {
+        self.shows_pictures().then(|| {
+            let (mean, _) = crate::attack::linear::moments(auxiliary);
+            mean.into_iter().map(|v| v as f32).collect()
+        })
+    }
 }
 
 impl Side {

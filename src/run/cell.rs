@@ -2,12 +2,14 @@
 
 use super::bench::{Bench, Side};
 use super::record::{GuaranteeRecord, GuessRecord};
+use super::sheet;
 use super::store::Store;
 use crate::Error;
 use crate::attack::ensemble::BestOf;
 use crate::attack::probe::{Field, Inference, Probe};
 use crate::attack::text::kept;
 use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, View, adapt};
+use crate::data::Picture;
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
 use crate::measure::text::Bleu;
@@ -272,15 +274,24 @@ fn scored(
         group_scores(bench, seen, guesses, outcome)?;
     }
     outcome.validation = judged(bench, &bench.validation, rehearsed)?;
-    outcome.aggregates.extend(corpus_bleu(bench, guesses, &outcome.id).map(|e| ("corpus_bleu".to_owned(), e)));
+    if !bench.shows_pictures() {
+        outcome.aggregates.extend(corpus_bleu(bench, guesses, &outcome.id).map(|e| ("corpus_bleu".to_owned(), e)));
+    }
     outcome.curves.extend(budget_curve(guesses));
     for (rehearsal, side, guesses) in
         [(Rehearsal::Test, &bench.test, guesses), (Rehearsal::Validation, &bench.validation, rehearsed)]
     {
+        let drawn: Vec<&Picture> = guesses.iter().filter_map(|g| g.picture.as_ref()).collect();
+        if !drawn.is_empty() {
+            store.write(&rehearsal.sheet(&outcome.id), &sheet::write(&drawn)?)?;
+            let originals: Vec<&Picture> = side.records.iter().filter_map(|r| r.picture.as_ref()).collect();
+            store.write(&rehearsal.sheet(ORIGINALS), &sheet::write(&originals)?)?;
+        }
         let pairs = side.records.iter().zip(guesses).enumerate().map(|(i, (record, guess))| GuessRecord {
             target: record.id.clone(),
             original: record.text.clone(),
             guess: guess.text.clone(),
+            size: guess.picture.as_ref().map(|p| (p.width(), p.height())),
             scores: match rehearsal {
                 Rehearsal::Test => outcome.test.iter().map(|(metric, values)| (metric.clone(), values[i])).collect(),
                 Rehearsal::Validation => BTreeMap::new(),
@@ -291,6 +302,9 @@ fn scored(
     Ok(())
 }
 
+/// What the sheet of the targets' own pictures is called.
+pub const ORIGINALS: &str = "originals";
+
 /// On which targets guesses were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rehearsal {
@@ -299,11 +313,20 @@ enum Rehearsal {
 }
 
 impl Rehearsal {
-    fn file(self, id: &str) -> String {
+    fn named(self, id: &str, extension: &str) -> String {
         match self {
-            Self::Test => format!("guesses/{id}.jsonl"),
-            Self::Validation => format!("guesses/{id}-validation.jsonl"),
+            Self::Test => format!("guesses/{id}.{extension}"),
+            Self::Validation => format!("guesses/{id}-validation.{extension}"),
         }
+    }
+
+    fn file(self, id: &str) -> String {
+        self.named(id, "jsonl")
+    }
+
+    /// The pictures of the same guesses, in the same order.
+    fn sheet(self, id: &str) -> String {
+        self.named(id, "png")
     }
 }
 
@@ -317,12 +340,18 @@ fn choose(
     seen: &Embeddings,
     rehearsal: Rehearsal,
 ) -> Result<Vec<Guess>, Error> {
-    let written: Vec<Vec<String>> = rivals(bench, cell)
-        .iter()
-        .filter_map(|rival| store.lines::<GuessRecord>(&rehearsal.file(&id(bench, rival))))
-        .map(|lines| lines.into_iter().map(|line| line.guess).collect())
-        .collect();
-    Ok(chooser.choose(view, seen, &written)?)
+    let size = bench.test.records.iter().find_map(|r| r.picture.as_ref()).map(|p| (p.width(), p.height()));
+    let read = |id: &str| -> Option<Vec<Guess>> {
+        let lines = store.lines::<GuessRecord>(&rehearsal.file(id))?;
+        let Some((width, height)) = size else {
+            return Some(lines.into_iter().map(|line| Guess::new(line.guess, 0.0)).collect());
+        };
+        let bytes = std::fs::read(store.root().join(rehearsal.sheet(id))).ok()?;
+        let pictures = sheet::read(&bytes, lines.len(), width, height)?;
+        Some(pictures.into_iter().map(|picture| Guess::drawn(picture, 0.0)).collect())
+    };
+    let made: Vec<Vec<Guess>> = rivals(bench, cell).iter().filter_map(|rival| read(&id(bench, rival))).collect();
+    Ok(chooser.choose(view, seen, &made)?)
 }
 
 /// The cells of the same protection and seed whose guesses `best_of` chooses among.
@@ -488,6 +517,10 @@ fn scores(bench: &Bench, side: &Side, guesses: &[Guess], task: &str) -> Result<(
         let values = test.remove(&name).unwrap_or_default();
         floor.insert(name.replace("_floor", "_cosine"), values);
     }
+    if bench.shows_pictures() {
+        objects(bench, side, guesses, &mut test)?;
+        return Ok((test, floor));
+    }
     for kind in MetricKind::text_only() {
         let metric = kind.build(&Context::default())?;
         let mut rng = seed::stream(bench.study.data.split_seed, task, metric.spec().id);
@@ -498,6 +531,27 @@ fn scores(bench: &Bench, side: &Side, guesses: &[Guess], task: &str) -> Result<(
         test.insert(metric.spec().id.to_owned(), metric.score(&truths, &texts)?);
     }
     Ok((test, floor))
+}
+
+/// Whether the judge names the original's object from the guess, and from the original itself.
+///
+/// # Formula
+/// The judge names an object by the vote of the ten auxiliary pictures that it finds most similar.
+fn objects(bench: &Bench, side: &Side, guesses: &[Guess], test: &mut Scores) -> Result<(), Error> {
+    if !side.has_topics {
+        return Ok(());
+    }
+    let known = &bench.auxiliary;
+    let vectors = attack::embed(bench.judges[0], &guesses.iter().collect::<Vec<_>>())?;
+    let first: Vec<usize> = (0..guesses.len()).collect();
+    let topics = &side.topics()[..guesses.len()];
+    for (id, vectors) in [("object_named", vectors), ("object_named_in_original", side.judged[0].select(&first))] {
+        let centre = bench.centre(&known.judged[0]);
+        let about = |e: &Embeddings| centre.as_ref().map_or_else(|| e.clone(), |c| e.about(c));
+        let hits = utility::topic_hits(&about(&known.judged[0]), &known.topics(), &about(&vectors), topics)?;
+        test.insert(id.to_owned(), hits.hit);
+    }
+    Ok(())
 }
 
 /// What the guess for a group says of its best-hit member, and of the group's topic.
@@ -513,8 +567,8 @@ fn group_scores(bench: &Bench, seen: &Embeddings, guesses: &[Guess], outcome: &m
         groups.entry(seen.row(i).iter().map(|v| v.to_bits()).collect()).or_default().push(i);
     }
     let groups: Vec<Vec<usize>> = groups.into_values().collect();
-    let texts: Vec<&str> = guesses.iter().map(|g| g.text.as_str()).collect();
-    let vectors = bench.judges[0].encode(&texts)?;
+    let all: Vec<&Guess> = guesses.iter().collect();
+    let vectors = attack::embed(bench.judges[0], &all)?;
     let best = |guess: usize, members: &[usize]| -> Result<Option<f64>, Error> {
         let truth = side.judged[0].select(members);
         let guess = vectors.select(&vec![guess; members.len()]);
@@ -533,7 +587,7 @@ fn group_scores(bench: &Bench, seen: &Embeddings, guesses: &[Guess], outcome: &m
     outcome.floor.insert("best_member_cosine".to_owned(), other);
     if side.has_topics {
         let known = &bench.auxiliary;
-        let named = bench.victim.encode(&texts)?;
+        let named = attack::embed(bench.victim, &all)?;
         let hits = utility::topic_hits(&known.clean, &known.topics(), &named, &side.topics()[..n])?;
         outcome.test.insert("topic_named".to_owned(), hits.hit);
     }
@@ -543,26 +597,31 @@ fn group_scores(bench: &Bench, seen: &Embeddings, guesses: &[Guess], outcome: &m
 /// Cosines under the judges and the victim, their floors, and whether a guess is nearest to its own original.
 fn judged(bench: &Bench, side: &Side, guesses: &[Guess]) -> Result<Scores, Error> {
     let n = guesses.len();
-    let texts: Vec<&str> = guesses.iter().map(|g| g.text.as_str()).collect();
+    let all: Vec<&Guess> = guesses.iter().collect();
+    let first: Vec<usize> = (0..n).collect();
     let mut out = Scores::new();
-    let look = |out: &mut Scores, prefix: &str, truth: &Embeddings, guess: &Embeddings| -> Result<(), Error> {
-        let seen = similarity::judge(truth, guess, &side.clusters[..n])?;
+    let known = &bench.auxiliary;
+    let eyes = bench.judges.iter().enumerate().map(|(j, judge)| {
+        let prefix = if j == 0 { "judge".to_owned() } else { format!("judge_{}", j + 1) };
+        (prefix, *judge, &side.judged[j], known.judged.get(j).unwrap_or(&known.clean))
+    });
+    let victim = ("victim".to_owned(), bench.victim, &side.clean, &known.clean);
+    for (prefix, encoder, truth, auxiliary) in eyes.chain(std::iter::once(victim)) {
+        let (mut truth, mut guess) = (truth.select(&first), attack::embed(encoder, &all)?);
+        if let Some(centre) = bench.centre(auxiliary) {
+            (truth, guess) = (truth.about(&centre), guess.about(&centre));
+        }
+        let seen = similarity::judge(&truth, &guess, &side.clusters[..n])?;
+        if prefix == "judge" {
+            let ranks = identify::matched(&guess, &truth)?;
+            out.insert("matched_top1".to_owned(), identify::top(&ranks, 1));
+            if bench.shows_pictures() {
+                out.insert("matched_two_way".to_owned(), identify::two_way(&ranks));
+            }
+        }
         out.insert(format!("{prefix}_cosine"), seen.cosine);
         out.insert(format!("{prefix}_floor"), seen.floor);
-        Ok(())
-    };
-    let first: Vec<usize> = (0..n).collect();
-    for (j, judge) in bench.judges.iter().enumerate() {
-        let prefix = if j == 0 { "judge".to_owned() } else { format!("judge_{}", j + 1) };
-        let vectors = judge.encode(&texts)?;
-        let truth = side.judged[j].select(&first);
-        look(&mut out, &prefix, &truth, &vectors)?;
-        if j == 0 {
-            let ranks = identify::matched(&vectors, &truth)?;
-            out.insert("matched_top1".to_owned(), identify::top(&ranks, 1));
-        }
     }
-    look(&mut out, "victim", &side.clean.select(&first), &bench.victim.encode(&texts)?)?;
     Ok(out)
 }
 

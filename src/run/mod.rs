@@ -15,6 +15,7 @@ pub mod provenance;
 pub mod record;
 pub mod rows;
 pub mod setup;
+pub mod sheet;
 pub mod store;
 pub mod summary;
 
@@ -225,6 +226,18 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// An attack on texts in a study of pictures, or the other way round.
+    #[error("attack `{attack}` does not work on `{corpus}`, which holds {holds}; attacks that do: {fitting}")]
+    Medium {
+        /// The attack's name in the study.
+        attack: String,
+        /// The corpus.
+        corpus: String,
+        /// `texts` or `pictures`.
+        holds: &'static str,
+        /// Kinds that work.
+        fitting: String,
+    },
 }
 
 impl Error {
@@ -232,6 +245,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Interrupted => Exit::Interrupted,
+            Error::Medium { .. } => Exit::Usage,
             Error::Io { .. } | Error::Corrupt { .. } => Exit::Input,
         }
     }

@@ -69,8 +69,7 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
     let mut rng = seed::stream(plan.seed, &plan.name, "training texts");
     let (texts, exchanged) = plan.crops.cut(&sentences, &victim.words(), &mut rng);
     watch.message(&format!("{} texts, in {exchanged} of which words were exchanged", texts.len()));
-    let strings: Vec<&str> = texts.iter().map(|r| r.text.as_str()).collect();
-    let vectors = setup::vectors(victim.as_ref(), &strings, watch)?;
+    let vectors = setup::vectors(victim.as_ref(), &texts.iter().collect::<Vec<_>>(), watch)?;
     // A span can come as close to a target as another sentence can.
     let close = duplicate::drop_close(&targets, &vectors, setup::NEAR_DUPLICATE);
     let apart: Vec<usize> = (0..texts.len()).filter(|i| close.binary_search(i).is_err()).collect();
@@ -155,7 +154,7 @@ struct Material {
 /// Reads the plan's corpora and takes the side of each that holds no study's targets.
 fn material(plan: &Pretraining, victim: &dyn Encoder, watch: &dyn Watch) -> Result<Material, Error> {
     // Whole sentences and long ones alike: spans are cut from both.
-    let keep = Keep { min_chars: 12, max_chars: 1000, min_words: 3 };
+    let keep = Keep { min_chars: 12, max_chars: 1000, min_words: 3, ..Keep::default() };
     let mut material =
         Material { sentences: Vec::new(), sources: Vec::new(), targets: Embeddings::empty(victim.info().dim) };
     for name in &plan.corpora {
@@ -174,8 +173,9 @@ fn material(plan: &Pretraining, victim: &dyn Encoder, watch: &dyn Watch) -> Resu
             records: own.len(),
         });
         let mut owned = own.iter().copied().peekable();
-        let others: Vec<usize> = (0..found.records.len()).filter(|i| owned.next_if_eq(i).is_none()).collect();
-        for row in setup::vectors(victim, &found.texts(&others), watch)?.rows() {
+        let others = (0..found.records.len()).filter(|i| owned.next_if_eq(i).is_none());
+        let others: Vec<&crate::data::Record> = others.map(|i| &found.records[i]).collect();
+        for row in setup::vectors(victim, &others, watch)?.rows() {
             material.targets.push(row);
         }
         material.sentences.extend(own.into_iter().map(|i| found.records[i].clone()));

@@ -100,10 +100,13 @@ pub struct Curve {
 pub struct GuessRecord {
     /// The target's record id.
     pub target: String,
-    /// The original text.
+    /// The original text; the caption of a picture.
     pub original: String,
     /// What the attacker wrote.
     pub guess: String,
+    /// Width and height of the guess where it is a picture: it lies in the cell's contact sheet at the place of its line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<(u32, u32)>,
     /// Scores of this pair by metric id; `None` where a metric does not apply.
     pub scores: BTreeMap<String, Option<f64>>,
 }

@@ -75,6 +75,13 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         out.push(Row { floor: Some(0.0), ..fill(row(&outcome.attack, &column), estimate) });
     }
 
+    if let (Some(drawn), Some(original)) = (outcome.test.get(OBJECT), outcome.test.get(OBJECT_IN_ORIGINAL)) {
+        let (drawn, original) = (table(Some(drawn), outcome.n)?, table(Some(original), outcome.n)?);
+        let estimate =
+            statistics::bootstrap(&recognised(&drawn, &original), &design, &mut rng).map(|b| b.estimate(None));
+        out.push(fill(row(&outcome.attack, &Column { id: "recognised", ..LEAK }), estimate));
+    }
+
     // The tail: leaks of single targets, each against the mean floor.
     let mean_floor = floor.mean(&design.once()).unwrap_or(0.0);
     let single = cosine.map(|c| (c - mean_floor) / (1.0 - mean_floor));
@@ -193,6 +200,22 @@ pub(super) fn table(values: Option<&Vec<Option<f64>>>, n: usize) -> Result<Table
     Ok(Table::one(values)?)
 }
 
+/// Whether the judge names the original's object from the guess.
+pub(super) const OBJECT: &str = "object_named";
+/// Whether it names it from the original itself.
+pub(super) const OBJECT_IN_ORIGINAL: &str = "object_named_in_original";
+
+/// How often the judge names the object from guesses, as a share of how often it names it from the originals.
+pub(super) fn recognised<'a>(
+    drawn: &'a Table,
+    original: &'a Table,
+) -> impl Fn(&statistics::Weights) -> Option<f64> + Sync + 'a {
+    |w| {
+        let (drawn, original) = (drawn.mean(w)?, original.mean(w)?);
+        (original > 0.0).then(|| drawn / original)
+    }
+}
+
 /// Judge cosine of a group's guess to the member that it comes closest to.
 const BEST_MEMBER: &str = "best_member_cosine";
 const LEAK: Column =
@@ -224,6 +247,9 @@ fn column(id: &str) -> Result<Option<Column>, Error> {
         "judge_2_cosine" => Some(Column { id: "judge_2_cosine", unit: "cosine", ..LEAK }),
         "victim_cosine" => Some(Column { id: "victim_cosine", unit: "cosine", ..LEAK }),
         "matched_top1" => Some(MATCHED),
+        "matched_two_way" => Some(Column { id: "matched_two_way", range: (0.0, 1.0), ..LEAK }),
+        "object_named" => Some(Column { id: "object_named", range: (0.0, 1.0), ..LEAK }),
+        "object_named_in_original" => Some(Column { id: "object_named_in_original", range: (0.0, 1.0), ..LEAK }),
         BEST_MEMBER => Some(Column { id: BEST_MEMBER, unit: "cosine", ..LEAK }),
         "topic_named" => Some(Column { id: "topic_named", range: (0.0, 1.0), ..LEAK }),
         "bits_leaked" => Some(Column { id: "bits_leaked", unit: "bits", range: (-1e6, 1e6), ..LEAK }),

@@ -8,9 +8,9 @@ use crate::attack::text::prior::{Prior, SmolLm};
 use crate::data::Keep;
 use crate::data::corpus::{self, Corpus};
 use crate::data::split::{self, Split, SplitRequest};
-use crate::data::{Record, asset, duplicate};
+use crate::data::{Medium, Picture, Record, asset, duplicate};
 use crate::encode::{self, Cached, Embeddings, Encoder};
-use crate::study::Study;
+use crate::study::{Contender, Study};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -50,8 +50,12 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     } else {
         None
     };
-    let keep =
-        Keep { min_chars: study.data.min_chars, max_chars: study.data.max_chars, min_words: study.data.min_words };
+    let keep = Keep {
+        min_chars: study.data.min_chars,
+        max_chars: study.data.max_chars,
+        min_words: study.data.min_words,
+        side_px: study.data.side_px,
+    };
     let corpus = corpus::open(&study.data.corpus, &keep, &mut |name, wanted| -> Result<_, Error> {
         let asset = asset::ensure(name, watch)?;
         let entries = asset.entries(wanted)?;
@@ -59,6 +63,7 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         Ok(entries)
     })?;
     watch.message(&format!("{}: {}", corpus.name, corpus.stats));
+    suits(study, &corpus)?;
     let request = SplitRequest {
         targets: study.data.targets,
         validation: study.data.validation,
@@ -67,11 +72,11 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         ..SplitRequest::default()
     };
     let mut split = split::split(&corpus, &request)?;
-    let texts = |indices: &[usize]| corpus.texts(indices);
+    let of = |indices: &[usize]| -> Vec<&Record> { indices.iter().map(|&i| &corpus.records[i]).collect() };
     let held_out: Vec<usize> = split.targets.iter().chain(&split.validation).copied().collect();
     watch.message(&format!("encoding {} records with {}", held_out.len() + split.auxiliary.len(), study.encode.victim));
-    let own = vectors(victim.as_ref(), &texts(&split.auxiliary), watch)?;
-    let theirs = vectors(victim.as_ref(), &texts(&held_out), watch)?;
+    let own = vectors(victim.as_ref(), &of(&split.auxiliary), watch)?;
+    let theirs = vectors(victim.as_ref(), &of(&held_out), watch)?;
     let close = duplicate::drop_close(&theirs, &own, NEAR_DUPLICATE);
     let kept: Vec<usize> = (0..own.len()).filter(|i| close.binary_search(i).is_err()).collect();
     split.auxiliary = kept.iter().map(|&i| split.auxiliary[i]).collect();
@@ -89,6 +94,24 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     Ok(Materials { corpus, split, victim, judges, prior, assets, nearest })
 }
 
+/// Whether every attack of the study can work with the corpus.
+fn suits(study: &Study, corpus: &Corpus) -> Result<(), Error> {
+    let of_another_kind = |a: &&Contender| a.config.medium().is_some_and(|medium| medium != corpus.medium());
+    let Some(wrong) = study.attack.iter().find(of_another_kind) else { return Ok(()) };
+    let suits = |c: &AttackConfig| c.medium().is_none_or(|medium| medium == corpus.medium());
+    let fitting: Vec<&str> = AttackConfig::examples().iter().filter(|c| suits(c)).map(AttackConfig::kind).collect();
+    Err(super::Error::Medium {
+        attack: wrong.name.clone(),
+        corpus: corpus.name.clone(),
+        holds: match corpus.medium() {
+            Medium::Text => "texts",
+            Medium::Picture => "pictures",
+        },
+        fitting: fitting.join(", "),
+    }
+    .into())
+}
+
 /// An encoder by manifest name, by folder, or a toy.
 pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -> Result<Box<dyn Encoder>, Error> {
     let folder = Path::new(name);
@@ -100,23 +123,31 @@ pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -
     Ok(encode::load(name, &asset.dir, None)?)
 }
 
-/// Vectors of a list of texts, from the cache where they are there; a toy's are not worth keeping.
-pub(super) fn vectors(encoder: &dyn Encoder, texts: &[&str], watch: &dyn Watch) -> Result<Embeddings, Error> {
-    /// Texts between two signs of progress.
-    const WAVE: usize = 2048;
+/// Vectors of records, from the cache where they are there; a toy's are not worth keeping.
+pub(super) fn vectors(encoder: &dyn Encoder, records: &[&Record], watch: &dyn Watch) -> Result<Embeddings, Error> {
+    /// Texts and pictures between two signs of progress.
+    const WAVES: (usize, usize) = (2048, 256);
+    let pictures: Vec<&Picture> = records.iter().filter_map(|r| r.picture.as_ref()).collect();
+    let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
+    let shows = !pictures.is_empty();
     if encoder.info().toy {
-        return Ok(encoder.encode(texts)?);
+        return Ok(if shows { encoder.encode_pictures(&pictures)? } else { encoder.encode(&texts)? });
     }
     let cached = Cached::new(encoder, &asset::Cache::from_env()?.root().join("embeddings"));
     let mut out = Embeddings::empty(encoder.info().dim);
-    for wave in texts.chunks(WAVE) {
+    let mut at = 0;
+    while at < records.len() {
         if watch.is_interrupted() {
             return Err(super::Error::Interrupted.into());
         }
-        for row in cached.encode_records(wave)?.rows() {
+        let end = (at + if shows { WAVES.1 } else { WAVES.0 }).min(records.len());
+        let wave =
+            if shows { cached.encode_pictures(&pictures[at..end])? } else { cached.encode_records(&texts[at..end])? };
+        for row in wave.rows() {
             out.push(row);
         }
-        watch.update(out.len(), texts.len(), "records encoded");
+        at = end;
+        watch.update(out.len(), records.len(), "records encoded");
     }
     Ok(out)
 }
@@ -136,12 +167,13 @@ impl Materials {
             |indices: &[usize]| -> Vec<Record> { indices.iter().map(|&i| self.corpus.records[i].clone()).collect() };
         let side = |name, indices: &[usize], judges: &[Box<dyn Encoder>]| -> Result<Side, Error> {
             let records = records(indices);
-            let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
-            let clean = vectors(self.victim.as_ref(), &texts, watch)?;
+            let all: Vec<&Record> = records.iter().collect();
+            let clean = vectors(self.victim.as_ref(), &all, watch)?;
             let judged: Vec<Embeddings> =
-                judges.iter().map(|j| vectors(j.as_ref(), &texts, watch)).collect::<Result<_, _>>()?;
+                judges.iter().map(|j| vectors(j.as_ref(), &all, watch)).collect::<Result<_, _>>()?;
             Ok(Side::new(name, records, &topics, clean, judged))
         };
+        let shows_pictures = self.corpus.records.iter().any(|r| r.picture.is_some());
         let bench = Bench {
             study,
             victim: self.victim.as_ref(),
@@ -149,7 +181,8 @@ impl Materials {
             prior: self.prior.as_ref().map(|prior| prior as &dyn Prior),
             test: side("test", &self.split.targets, &self.judges)?,
             validation: side("validation", &self.split.validation, &self.judges)?,
-            auxiliary: side("auxiliary", &self.split.auxiliary, &[])?,
+            // A judge of pictures is read about its mean, and names objects by its neighbours: it needs vectors to compare with.
+            auxiliary: side("auxiliary", &self.split.auxiliary, if shows_pictures { &self.judges } else { &[] })?,
             fingerprint: self.fingerprint(study),
             toy: self.corpus.toy || self.victim.info().toy,
             nearest_cosine: f64::from(self.nearest.median),

@@ -3,6 +3,7 @@
 use super::bench::Bench;
 use super::cell::{Outcome, Scores};
 use super::record::{Claim, Interval, ProtectionSummary, Ranked, Similarity, Strength, Summary, Utility};
+use super::rows;
 use crate::Error;
 use crate::measure::similarity::{leak_above, leak_statistic};
 use crate::measure::statistics::{self, Design, Estimate, Table};
@@ -156,7 +157,7 @@ fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSumm
             high: leak.and_then(|e| e.high),
             n: arm.map_or(0, Arm::n),
         },
-        recognised: None,
+        recognised: arm.map(recognised).transpose()?.flatten(),
         victim_cosine: mean("victim_cosine")?,
         identified: ranked(
             release.as_ref().map_or(Ok(None), |arm| arm.mean("identified_top1"))?,
@@ -175,6 +176,13 @@ fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSumm
         },
         verdict: String::new(),
     })
+}
+
+/// How often the judge still names the object.
+fn recognised(arm: &Arm) -> Result<Option<f64>, Error> {
+    let tables = (arm.table(|o| &o.test, rows::OBJECT)?, arm.table(|o| &o.test, rows::OBJECT_IN_ORIGINAL)?);
+    let (Some(drawn), Some(original)) = tables else { return Ok(None) };
+    Ok(rows::recognised(&drawn, &original)(&arm.design.once()))
 }
 
 /// The verdict in a word and a reason.

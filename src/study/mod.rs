@@ -53,6 +53,8 @@ pub struct Data {
     pub max_chars: usize,
     /// Fewest words of a record.
     pub min_words: usize,
+    /// Width and height of every picture, in pixels.
+    pub side_px: u32,
     /// Names the split; the study's seeds do not change it.
     pub split_seed: u64,
     /// Further corpora: the study runs on each of them as well, in a run folder of its own.
@@ -79,6 +81,7 @@ impl Default for Data {
             min_chars: 20,
             max_chars: 220,
             min_words: 5,
+            side_px: 64,
             split_seed: 0,
             also: Vec::new(),
         }

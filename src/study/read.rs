@@ -154,6 +154,7 @@ impl<'t> Reader<'t> {
             (data.auxiliary >= 16, "`data.auxiliary` must be at least 16"),
             (data.min_chars <= data.max_chars, "`data.min_chars` must not exceed `data.max_chars`"),
             (data.min_words >= 1, "`data.min_words` must be at least 1"),
+            ((8..=512).contains(&data.side_px), "`data.side_px` must be from 8 to 512"),
             (data.also.iter().all(|a| a.auxiliary >= 16), "`data.also.auxiliary` must be at least 16"),
         ] {
             if !ok {

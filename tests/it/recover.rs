@@ -15,7 +15,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 /// long before the matrix is known.
 #[test]
 fn a_secret_rotation_of_real_sentences_falls_to_a_hundred_pairs() {
-    let keep = Keep { min_chars: 20, max_chars: 120, min_words: 5 };
+    let keep = Keep { max_chars: 120, ..Keep::default() };
     let corpus =
         corpus::open::<Error>("bbc-news", &keep, &mut |name, wanted| Ok(asset::ensure(name, &())?.entries(wanted)?))
             .expect("the corpus can be fetched");

@@ -258,6 +258,111 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
     );
 }
 
+const PICTURES: &str = r#"
+schema = 1
+name = "toy-pictures"
+seeds = [1]
+[data]
+corpus = "toy-pictures"
+side_px = 16
+targets = 40
+validation = 12
+auxiliary = 300
+[encode]
+victim = "toy"
+judges = ["toy-judge"]
+[[protect]]
+name = "unprotected"
+pipeline = "identity"
+[[protect]]
+name = "noisy"
+pipeline = "clip(l2=1) | gaussian(sigma=1)"
+[[protect]]
+name = "prototype"
+pipeline = "clip(l2=1) | prototype(members=5) | gaussian(epsilon=1, delta=1e-5)"
+[[attack]]
+kind = "blind"
+steps = 10
+adapt_steps = 2
+batch = 16
+[[attack]]
+kind = "constant"
+[[attack]]
+kind = "random"
+[[attack]]
+kind = "nearest"
+[[attack]]
+kind = "ridge"
+[[attack]]
+kind = "image_decoder"
+steps = 60
+adapt_steps = 10
+batch = 16
+channels = 16
+[[attack]]
+kind = "invert"
+targets = 16
+steps = 60
+starts = 1
+[[attack]]
+kind = "best_of"
+[[attack]]
+kind = "attribute"
+[[attack]]
+kind = "membership"
+"#;
+
+#[test]
+fn pictures_are_drawn_again_judged_and_shown() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(folder.path(), PICTURES);
+    let out = folder.path().join("run");
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&out)]));
+    assert!(matches!(code, 0 | 4), "{code}: {stderr}");
+    let rows: Vec<serde_json::Value> =
+        read(&out.join("records.jsonl")).lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let value = |protection: &str, attack: &str, metric: &str| {
+        let found = rows
+            .iter()
+            .find(|r| r["protection"] == protection && r["attack"] == attack && r["metric"] == metric)
+            .unwrap_or_else(|| panic!("{protection} x {attack} has no {metric}"));
+        found["value"].as_f64().unwrap_or_else(|| panic!("{protection} x {attack} {metric}: {found}"))
+    };
+    // Descending through the encoder, and a linear encoder's linear inverse, are read; floors are not; noise protects.
+    for attack in ["invert", "ridge", "image_decoder", "nearest"] {
+        let (open, noisy) = (value("unprotected", attack, "judge_leak"), value("noisy", attack, "judge_leak"));
+        assert!(open > 0.2, "{attack}: {open}");
+        assert!(open > noisy, "{attack}: {open} against {noisy}");
+    }
+    assert!(value("unprotected", "invert", "victim_cosine") > value("unprotected", "nearest", "victim_cosine"));
+    for floor in ["blind", "constant", "random"] {
+        assert!(value("unprotected", floor, "judge_leak").abs() < 0.2, "{floor}");
+    }
+    assert!(value("unprotected", "nearest", "matched_two_way") > 0.8);
+    assert!(value("unprotected", "nearest", "recognised") > 0.5);
+    assert_eq!(value("unprotected", "constant", "victim_cosine"), value("prototype", "constant", "victim_cosine"));
+    let summary: serde_json::Value = serde_json::from_str(&read(&out.join("summary.json"))).expect("JSON");
+    assert!(summary["protections"][0]["recognised"].is_number(), "{summary}");
+    // The pictures lie beside their scores, and the report shows them without a script.
+    let page = read(&out.join("report.html"));
+    assert!(page.matches("data:image/png;base64,").count() > 9 && !page.contains("<script"));
+    let sheets = std::fs::read_dir(out.join("guesses")).expect("a folder");
+    let png = |e: &std::fs::DirEntry| e.path().extension().is_some_and(|x| x == "png");
+    assert!(sheets.filter_map(Result::ok).filter(png).count() > 10);
+    let redacted = folder.path().join("redacted.html");
+    let output = run(&["report", text(&out), "--redact", "--out", text(&redacted)]);
+    assert!(output.status.success() && !read(&redacted).contains("data:image"));
+}
+
+#[test]
+fn an_attack_on_texts_is_refused_for_pictures_with_those_that_work() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let study = write_study(folder.path(), &PICTURES.replace("\"ridge\"", "\"bag_of_words\""));
+    let (code, stderr) = code_and_stderr(&run(&["run", text(&study), "--out", text(&folder.path().join("run"))]));
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("holds pictures") && stderr.contains("image_decoder"), "{stderr}");
+}
+
 #[test]
 fn an_attacker_trained_ahead_is_taken_up_and_a_damaged_one_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");

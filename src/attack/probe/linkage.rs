@@ -10,7 +10,7 @@ use crate::seed;
 use serde::{Deserialize, Serialize};
 
 /// False positive rates at which true positives are counted, with their names in metrics.
-const RATES: [(f64, &str); 2] = [(0.01, "1"), (0.001, "0_1")];
+pub(super) const RATES: [(f64, &str); 2] = [(0.01, "1"), (0.001, "0_1")];
 /// The attacker's own records that rehearse as targets, and those that are texts which nobody stored.
 const REHEARSED: usize = 500;
 const DECOYS: usize = 4000;
@@ -65,7 +65,8 @@ impl Probe for Linkage {
         // 3. Scores: whether the true pair lies above the threshold.
         let mut findings = Findings::default();
         let own: Vec<f32> = (0..n).map(|i| stored[i * n + i]).collect();
-        let mu = field.pipeline.claim().after(field.releases as u32).mu();
+        // Against strangers of every topic a prototype also gives away its topic, about which no guarantee speaks.
+        let mu = (linker.members == 1).then(|| field.pipeline.claim().after(field.releases as u32).mu()).flatten();
         let documents = field.documents() as f64;
         for (rate, name) in RATES {
             let percent = name.replace('_', ".");
@@ -137,16 +138,16 @@ fn same_owner(field: &Field, findings: &mut Findings) {
 }
 
 /// What the attacker learned: how to score a pair of rows, and a text with a row.
-struct Linker {
+pub(super) struct Linker {
     pairs: Score,
-    presence: Score,
+    pub(super) presence: Score,
     members: usize,
     /// Auxiliary records that took no part in the fit's covariances: texts that are in nobody's store.
-    decoys: Vec<usize>,
+    pub(super) decoys: Vec<usize>,
 }
 
 impl Linker {
-    fn fit(view: &View) -> Result<Self, Error> {
+    pub(super) fn fit(view: &View) -> Result<Self, Error> {
         let noise = view.pipeline.noise();
         let sigma = noise.as_ref().map_or(0.0, |n| n.sigma_per_coordinate) / (view.releases as f64).sqrt();
         let members = noise.as_ref().map_or(1, |n| n.members).max(1);
@@ -203,7 +204,7 @@ fn signal(view: &View, chosen: &[usize]) -> Result<Embeddings, Error> {
 }
 
 /// A score for every pair of a left and a right row; higher = rather together.
-enum Score {
+pub(super) enum Score {
     /// `l.r`.
     Product,
     /// `-|l - r|^2 / 2`: exact where there is no noise.
@@ -242,7 +243,7 @@ impl Score {
     }
 
     /// `(n, m)` scores of `n` left and `m` right rows.
-    fn table(&self, left: &Embeddings, right: &Embeddings) -> Vec<f32> {
+    pub(super) fn table(&self, left: &Embeddings, right: &Embeddings) -> Vec<f32> {
         let (products, own, other) = match self {
             Self::Product => return all_products(left, right),
             Self::Distance => {
@@ -269,7 +270,7 @@ fn cross(table: &[f32], n: usize) -> Vec<f32> {
 }
 
 /// Which positives lie above the score that a share `rate` of the negatives exceeds.
-fn found(positives: &[f32], negatives: &mut [f32], rate: f64) -> Vec<Option<f64>> {
+pub(super) fn found(positives: &[f32], negatives: &mut [f32], rate: f64) -> Vec<Option<f64>> {
     let bar = infer::threshold(negatives, rate);
     positives.iter().map(|&s| Some(f64::from(u8::from(s > bar)))).collect()
 }

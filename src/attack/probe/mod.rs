@@ -5,6 +5,7 @@
 //! | [`attribute::Attribute`] | which topic, which sender, does it name somebody? | a logistic regression for each question |
 //! | [`slots::Slots`] | which of N names, dates, codes stands in a form whose wording is known? | encoder queries for the dictionary |
 //! | [`linkage::Linkage`] | are two releases of one text? is this text in the store? | products |
+//! | [`membership::Membership`] | was this record released, and not another one of its topic? | products |
 //!
 //! A fact can be read long after no text can be written: a low leak alone calls nothing safe. Every probe works in three
 //! phases that its `run` shows one after the other: it is *fitted* on the [`View`], it *answers* from released vectors,
@@ -17,6 +18,7 @@ mod dictionary;
 mod gaussian;
 pub mod linkage;
 mod logistic;
+pub mod membership;
 pub mod slots;
 
 use super::{Curve, Error, Knowledge, Progress, View, adapt};
@@ -168,7 +170,12 @@ mod bench {
 
     /// Runs a probe on toy records behind `pipeline`.
     pub(super) fn run(probe: &dyn Probe, pipeline: &str) -> Findings {
-        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2 };
+        run_claiming(probe, pipeline, pipeline)
+    }
+
+    /// Runs a probe on toy records that went through `real`, which is said to be `pipeline`.
+    pub(super) fn run_claiming(probe: &dyn Probe, real: &str, pipeline: &str) -> Findings {
+        let keep = Keep { min_chars: 5, max_chars: 300, min_words: 2, ..Keep::default() };
         let corpus = corpus::open::<crate::Error>("toy", &keep, &mut |_, _| panic!("the toy corpus is made up"));
         let corpus = corpus.expect("a corpus");
         let (targets, auxiliary): (Vec<Record>, Vec<Record>) =
@@ -208,8 +215,9 @@ mod bench {
             workshop: workshop.path(),
         };
         let strata = strata(&targets);
+        let real: Pipeline = real.parse().expect("valid");
         let released =
-            adapt::release(&pipeline, &clean, &strata, 1, |_| seed::stream(5, "t", "targets")).expect("released");
+            adapt::release(&real, &clean, &strata, 1, |_| seed::stream(5, "t", "targets")).expect("released");
         let clusters: Vec<u32> = (0..targets.len() as u32).map(|i| i / 8).collect();
         let field = Field {
             records: &targets,

@@ -314,7 +314,7 @@ impl Fitted<'_> {
         }
         let Some(best) = beam.into_iter().next() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
         trace.push((queries, super::search::cosine(y, &best.vector)));
-        Ok(Guess { text: best.text, score: best.score, queries, trace })
+        Ok(Guess { queries, trace, ..Guess::new(best.text, best.score) })
     }
 
     fn rewrite(&self, denoised: &[f32], attempt: &Attempt) -> Result<Vec<String>, Error> {

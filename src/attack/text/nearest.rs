@@ -1,4 +1,4 @@
-//! Retrieval: the auxiliary sentence that explains the released vector best.
+//! Retrieval: the auxiliary record that explains the released vector best.
 
 use super::lexicon;
 use crate::attack::{Attack, Error, Guess, Inverter, Knowledge, Progress, View};
@@ -6,7 +6,7 @@ use crate::encode::Embeddings;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Answers each released row with the auxiliary text of highest likelihood.
+/// Answers each released row with the auxiliary record of highest likelihood.
 ///
 /// # Formula
 /// `argmax_i y.x_i` over the attacker's own clean vectors `x_i`: for isotropic Gaussian noise and unit vectors this is
@@ -38,7 +38,7 @@ impl Inverter for Fitted<'_> {
             .into_par_iter()
             .map(|i| {
                 let (best, score) = lexicon::nearest(released.row(i), self.view.clean, 1)[0];
-                Guess::new(self.view.auxiliary[best].text.clone(), f64::from(score))
+                Guess::copied(&self.view.auxiliary[best], f64::from(score))
             })
             .collect())
     }

@@ -1,7 +1,8 @@
 //! Entry-wise reading of archives: wheels and zips, gzipped tarballs, Debian packages.
 //!
 //! Nothing is ever unpacked to disk. An archive with a name that points outside, a link, a device or a repeated name
-//! is refused as a whole: none of the archives that a manifest may name has one.
+//! is refused as a whole: none of the archives that a manifest may name has one. Only Debian packages may hold symbolic
+//! links: they are passed over and never followed, so a reader sees each file once, under its own name.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -66,7 +67,7 @@ pub fn read<R: Read + Seek>(
     limits: &Limits,
     wanted: Wanted<'_>,
 ) -> Result<Vec<Entry>, Error> {
-    let mut sink = Sink { label, limits, wanted, seen: HashSet::new(), total: 0, entries: Vec::new() };
+    let mut sink = Sink { label, limits, wanted, may_link: false, seen: HashSet::new(), total: 0, entries: Vec::new() };
     let bad = |e: io::Error| sink_error(label, &e);
     let mut magic = [0; 8];
     let got = read_up_to(&mut reader, &mut magic).map_err(bad)?;
@@ -99,6 +100,8 @@ struct Sink<'a> {
     label: &'a str,
     limits: &'a Limits,
     wanted: Wanted<'a>,
+    /// Whether symbolic links are passed over instead of refused.
+    may_link: bool,
     seen: HashSet<String>,
     total: u64,
     entries: Vec<Entry>,
@@ -198,7 +201,7 @@ impl Sink<'_> {
                 if let Some((path, cap)) = self.admit(&name)? {
                     self.take(path, cap, size, &mut entry)?;
                 }
-            } else if !kind.is_pax_global_extensions() {
+            } else if !(kind.is_pax_global_extensions() || kind.is_symlink() && self.may_link) {
                 return Err(self.refuse(format!("entry `{}` is a link or a device", name.escape_debug())));
             }
         }
@@ -206,6 +209,7 @@ impl Sink<'_> {
     }
 
     fn deb<R: Read>(&mut self, reader: R, packed: u64) -> Result<(), Error> {
+        self.may_link = true;
         let mut ar = ar::Archive::new(reader);
         while let Some(member) = ar.next_entry() {
             let member = member.map_err(|e| sink_error(self.label, &e))?;
@@ -356,11 +360,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_symbolic_link_in_a_debian_package_is_passed_over() {
+        let tar = tar_of(&[("a.txt", b"1", FILE), ("../up", b"", tar::EntryType::Symlink), ("b.txt", b"2", FILE)]);
+        let entries = read_all(deb_of("data.tar", &tar)).expect("a good package");
+        assert_eq!(entries.iter().map(|e| e.path.as_str()).collect::<Vec<_>>(), ["a.txt", "b.txt"]);
+    }
+
+    #[test]
     fn links_and_devices_are_refused_even_when_not_wanted() {
         for kind in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Char, tar::EntryType::Fifo] {
             let bytes = gz(&tar_of(&[("link", b"", kind)]));
             assert!(read(Cursor::new(bytes), "a", &Limits::default(), &|_| None).is_err(), "{kind:?}");
         }
+        let other = deb_of("data.tar", &tar_of(&[("link", b"", tar::EntryType::Link)]));
+        assert!(read(Cursor::new(other), "a", &Limits::default(), &|_| None).is_err(), "a hard link in a package");
         let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
         writer.add_symlink("link", "/etc/passwd", zip::write::SimpleFileOptions::default()).expect("memory");
         let bytes = writer.finish().expect("memory").into_inner();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Error;
 
 /// Every manifest of the repository; they travel inside the binary.
-const EMBEDDED: [(&str, &str); 13] = [
+const EMBEDDED: [(&str, &str); 16] = [
     ("models/all-minilm-l6-v2.toml", include_str!("../../../models/all-minilm-l6-v2.toml")),
     ("models/multilingual-e5-small.toml", include_str!("../../../models/multilingual-e5-small.toml")),
     ("models/multilingual-e5-small-f32.toml", include_str!("../../../models/multilingual-e5-small-f32.toml")),
@@ -17,6 +17,9 @@ const EMBEDDED: [(&str, &str); 13] = [
     ("datasets/spam-assassin.toml", include_str!("../../../datasets/spam-assassin.toml")),
     ("datasets/brown.toml", include_str!("../../../datasets/brown.toml")),
     ("datasets/wordnet-examples.toml", include_str!("../../../datasets/wordnet-examples.toml")),
+    ("datasets/openclipart.toml", include_str!("../../../datasets/openclipart.toml")),
+    ("datasets/tuxpaint-stamps.toml", include_str!("../../../datasets/tuxpaint-stamps.toml")),
+    ("datasets/emoji-google.toml", include_str!("../../../datasets/emoji-google.toml")),
     ("models/smollm2-135m-instruct-q4_1.toml", include_str!("../../../models/smollm2-135m-instruct-q4_1.toml")),
     ("models/efficientnet-lite0.toml", include_str!("../../../models/efficientnet-lite0.toml")),
     ("models/efficientnet-lite2.toml", include_str!("../../../models/efficientnet-lite2.toml")),

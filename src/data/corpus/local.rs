@@ -1,15 +1,17 @@
-//! One's own texts by path: `.txt`, `.jsonl` or a folder.
+//! One's own records by path: `.txt`, `.jsonl` or a folder.
 //!
 //! | path | a record is | document | rules |
 //! |---|---|---|---|
 //! | `x.txt` | a line that is not blank | the line | length only |
 //! | `x.jsonl` | a line's `text` | its `document`, else its `id` | length only |
 //! | a folder | a sentence of a `.txt` or `.md` file in it or below it | the file | all |
+//! | a folder | a picture in it or below it | the picture, unless a table says otherwise | see `photos` |
 //!
+//! A folder is read for its pictures when it holds at least as many of them as of text files.
 //! A line of JSONL may also have `id`, `topic`, `time` and `owner` (kept as a hash); other fields are ignored. The
 //! first sub-folder is the topic. Hidden files and links are passed over.
 
-use super::{Corpus, Draft, Positions, pseudonym};
+use super::{Corpus, Draft, Positions, photos, pseudonym};
 use crate::data::clean::{Keep, Rule, collapse, paragraphs, sentences};
 use crate::data::{Error, Record};
 use std::fs::File;
@@ -23,13 +25,15 @@ const MAX_FILE_BYTES: usize = 64 << 20;
 /// Reads the corpus at `path`.
 ///
 /// # Errors
-/// When nothing is there, it is none of the three kinds, a line is too long, not UTF-8, holds a NUL byte or is not the
-/// JSON expected (file and line are named), an id repeats, or nothing is left after the length rules.
+/// When nothing is there, it is none of these kinds, a line is too long, not UTF-8, holds a NUL byte or is not the
+/// JSON expected (file and line are named), an id repeats, or nothing is left after the rules.
 pub fn read(path: &Path, keep: &Keep) -> Result<Corpus, Error> {
     let metadata = std::fs::metadata(path).map_err(|source| unreadable(path, source))?;
+    if metadata.is_dir() {
+        return folder(path, keep);
+    }
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     let (unit, rules, (files, sentences)) = match extension.as_deref() {
-        _ if metadata.is_dir() => ("sentence", &Rule::ALL[..], folder(path)?),
         Some("txt") => ("line", &Rule::LENGTH[..], (1, lines(path, plain_record)?)),
         Some("jsonl" | "ndjson") => ("line", &Rule::LENGTH[..], (1, lines(path, json_record)?)),
         _ => {
@@ -39,11 +43,11 @@ pub fn read(path: &Path, keep: &Keep) -> Result<Corpus, Error> {
     Corpus::build(Draft { name: path.display().to_string(), unit, files, rules, sentences }, keep)
 }
 
-fn unreadable(path: &Path, source: io::Error) -> Error {
+pub(super) fn unreadable(path: &Path, source: io::Error) -> Error {
     Error::Read { path: path.display().to_string(), source }
 }
 
-fn malformed(path: &Path, line: Option<usize>, why: impl Into<String>) -> Error {
+pub(super) fn malformed(path: &Path, line: Option<usize>, why: impl Into<String>) -> Error {
     Error::Malformed { path: path.display().to_string(), line, why: why.into() }
 }
 
@@ -97,13 +101,13 @@ fn plain_record(id: String, line: &str) -> Result<Record, String> {
 /// A string, or a number taken as one.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
-enum Label {
+pub(super) enum Label {
     Text(String),
     Number(serde_json::Number),
 }
 
 impl Label {
-    fn into_text(self) -> String {
+    pub(super) fn into_text(self) -> String {
         match self {
             Label::Text(text) => text,
             Label::Number(number) => number.to_string(),
@@ -143,20 +147,38 @@ fn json_record(id: String, line: &str) -> Result<Record, String> {
     })
 }
 
-/// The sentences of every text file below `root`, and how many files there are.
-fn folder(root: &Path) -> Result<(usize, Vec<Record>), Error> {
-    let mut files = Vec::new();
+/// The pictures or the sentences below `root`, whichever has more files.
+fn folder(root: &Path, keep: &Keep) -> Result<Corpus, Error> {
+    let mut files = Files::default();
     walk(root, &mut Vec::new(), &mut files)?;
-    if files.is_empty() {
-        return Err(Error::Empty {
-            name: root.display().to_string(),
-            why: "no .txt or .md file lies in it or below it".to_owned(),
-        });
+    let name = root.display().to_string();
+    if files.texts.is_empty() && files.pictures.is_empty() {
+        return Err(Error::Empty { name, why: "no .txt or .md file and no picture lies in it or below it".to_owned() });
     }
+    if files.pictures.len() >= files.texts.len() {
+        return photos::read(root, &files.pictures, keep);
+    }
+    let draft = Draft {
+        name,
+        unit: "sentence",
+        files: files.texts.len(),
+        rules: &Rule::ALL,
+        sentences: cut(root, &files.texts)?,
+    };
+    Corpus::build(draft, keep)
+}
+
+/// Where the file of these names lies.
+pub(super) fn below(root: &Path, names: &[String]) -> PathBuf {
+    names.iter().fold(root.to_path_buf(), |path: PathBuf, name| path.join(name))
+}
+
+/// The sentences of text files below `root`.
+fn cut(root: &Path, files: &[Vec<String>]) -> Result<Vec<Record>, Error> {
     let mut positions = Positions::default();
     let mut found = Vec::new();
-    for names in &files {
-        let path = names.iter().fold(root.to_path_buf(), |path: PathBuf, name| path.join(name));
+    for names in files {
+        let path = below(root, names);
         let mut bytes = Vec::new();
         let file = File::open(&path).map_err(|source| unreadable(&path, source))?;
         file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|source| unreadable(&path, source))?;
@@ -179,12 +201,19 @@ fn folder(root: &Path) -> Result<(usize, Vec<Record>), Error> {
             }
         }
     }
-    Ok((files.len(), found))
+    Ok(found)
 }
 
-/// Collects the text files below `root/within` as lists of names, in name order.
-fn walk(root: &Path, within: &mut Vec<String>, files: &mut Vec<Vec<String>>) -> Result<(), Error> {
-    let here = within.iter().fold(root.to_path_buf(), |path, name| path.join(name));
+/// Files as lists of names below the root, in name order.
+#[derive(Default)]
+struct Files {
+    texts: Vec<Vec<String>>,
+    pictures: Vec<Vec<String>>,
+}
+
+/// Collects the texts and pictures below `root/within`.
+fn walk(root: &Path, within: &mut Vec<String>, files: &mut Files) -> Result<(), Error> {
+    let here = below(root, within);
     let fail = |source| unreadable(&here, source);
     let mut entries = std::fs::read_dir(&here).map_err(fail)?.collect::<Result<Vec<_>, _>>().map_err(fail)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
@@ -203,10 +232,11 @@ fn walk(root: &Path, within: &mut Vec<String>, files: &mut Vec<Vec<String>>) -> 
         }
         within.push(name.to_owned());
         let extension = Path::new(name).extension().map(|e| e.to_string_lossy().to_lowercase());
-        if kind.is_dir() {
-            walk(root, within, files)?;
-        } else if kind.is_file() && matches!(extension.as_deref(), Some("txt" | "md")) {
-            files.push(within.clone());
+        match extension.as_deref() {
+            _ if kind.is_dir() => walk(root, within, files)?,
+            Some("txt" | "md") if kind.is_file() => files.texts.push(within.clone()),
+            Some(other) if kind.is_file() && photos::EXTENSIONS.contains(&other) => files.pictures.push(within.clone()),
+            _ => {}
         }
         within.pop();
     }
@@ -232,7 +262,7 @@ mod tests {
     }
 
     fn keep() -> Keep {
-        Keep { min_chars: 1, max_chars: 100, min_words: 1 }
+        Keep { min_chars: 1, max_chars: 100, min_words: 1, ..Keep::default() }
     }
 
     fn refusal(name: &str, bytes: &[u8]) -> String {
@@ -343,6 +373,6 @@ mod tests {
         assert!(refusal("x.txt", b"\n \n").contains("it holds no text"));
         let empty = tempfile::tempdir().expect("a scratch folder");
         let error = read(empty.path(), &keep()).expect_err("no file");
-        assert!(error.to_string().ends_with("no .txt or .md file lies in it or below it"), "{error}");
+        assert!(error.to_string().ends_with("no .txt or .md file and no picture lies in it or below it"), "{error}");
     }
 }

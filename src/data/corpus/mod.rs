@@ -1,9 +1,10 @@
 //! Corpora: one reader for each, all with the same shape.
 //!
 //! `wanted(path)` says which entries of the fetched archive the reader needs, `read(entries, keep)` turns them into a
-//! [`Corpus`]. A reader only finds documents, sentences and labels; cleaning, de-duplication and counting happen once,
-//! in `Corpus::build`. To add a corpus: a file, a row in `KNOWN`, a test on hand-made entries. Real people's mail and
-//! other people's articles never enter the repository.
+//! [`Corpus`]. A reader only finds documents, sentences or pictures, and labels; cleaning, de-duplication and counting
+//! happen once, in `Corpus::build` for texts and `pictures::build` for pictures. To add a corpus: a file, a row in
+//! `KNOWN`, a test on hand-made entries. Real people's mail, other people's articles and pictures never enter the
+//! repository.
 //!
 //! | name | records | document | topic | owner |
 //! |---|---|---|---|---|
@@ -11,18 +12,28 @@
 //! | `spam-assassin` | sentences of personal and list mail (ham only) | thread | | hashed sender |
 //! | `brown` | sentences of printed American English, 1961 | file | one of 15 genres | |
 //! | `wordnet-examples` | example phrases of a dictionary | synset | lexicographer file | |
+//! | `openclipart` | pictures: drawings on white | series of one motif | folder | |
+//! | `tuxpaint-stamps` | pictures: things cut out of photographs and drawn | series of one motif | folder | |
+//! | `emoji-google` | pictures: emoji | series of one motif | category | |
 //! | `toy` | made up from templates, for fast tests only | | one of four | |
-//! | a path | lines of a `.txt` or `.jsonl`, sentences of a folder | as given, or line, or file | as given, or sub-folder | as given, hashed |
+//! | `toy-pictures` | pictures: painted shapes, for fast tests only | shapes of one palette | one of eight | |
+//! | a path | lines of a `.txt` or `.jsonl`, sentences or pictures of a folder | as given, or line, or file | as given, or sub-folder | as given, hashed |
 
 pub mod bbc;
 pub mod brown;
+pub mod emoji;
 pub mod local;
 pub mod mail;
+pub mod openclipart;
+mod photos;
+mod pictures;
+pub mod stamps;
 pub mod toy;
+pub mod toy_pictures;
 pub mod wordnet;
 
 use super::clean::{Keep, Rule};
-use super::{Error, Record};
+use super::{Error, Medium, Picture, Record};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -34,9 +45,9 @@ pub use super::asset::archive::Entry;
 pub struct Corpus {
     /// The manifest's name, or the path as given.
     pub name: String,
-    /// What one record is: `sentence`, `example` or `line`.
+    /// What one record is: `sentence`, `example`, `line` or `picture`.
     pub unit: &'static str,
-    /// In the order of the source; ids are unique and texts are distinct.
+    /// In the order of the source; ids are unique, and texts (or pictures) are distinct.
     pub records: Vec<Record>,
     /// What was read and what was dropped.
     pub stats: CorpusStats,
@@ -49,27 +60,38 @@ pub struct Corpus {
 /// What was read and what was dropped; printed with every study.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CorpusStats {
+    /// What the records are made of.
+    #[serde(default)]
+    pub medium: Medium,
     /// Files, mails or archive entries that were read.
     pub files: usize,
-    /// Articles, threads or files that at least one sentence was cut from.
+    /// Articles, threads, files or series that at least one sentence or picture came from.
     pub documents: usize,
-    /// Sentences before any rule.
+    /// Sentences or pictures before any rule.
     pub sentences: usize,
-    /// Sentences dropped, by the first rule that they broke.
+    /// Sentences or pictures dropped, by the first rule that they broke.
     pub dropped: BTreeMap<String, usize>,
-    /// Sentences that passed every rule and repeat an earlier one to the letter.
+    /// Those that passed every rule and repeat an earlier one to the letter, or to the pixel.
     pub duplicates: usize,
     /// Records left.
     pub kept: usize,
+    /// The first files that could not be read as pictures, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<String>,
 }
 
 impl fmt::Display for CorpusStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} documents, {} sentences, {} kept; dropped:", self.documents, self.sentences, self.kept)?;
+        let unit = match self.medium {
+            Medium::Text => "sentences",
+            Medium::Picture => "pictures",
+        };
+        write!(f, "{} documents, {} {unit}, {} kept; dropped:", self.documents, self.sentences, self.kept)?;
         for (rule, count) in &self.dropped {
             write!(f, " {rule} {count},")?;
         }
-        write!(f, " duplicate {}", self.duplicates)
+        write!(f, " duplicate {}", self.duplicates)?;
+        self.broken.iter().try_for_each(|why| write!(f, "\n  broken: {why}"))
     }
 }
 
@@ -92,19 +114,7 @@ impl Corpus {
         for rule in draft.rules {
             stats.dropped.insert(rule.name().to_owned(), 0);
         }
-        let mut ids = HashSet::new();
-        let mut documents = HashSet::new();
-        for record in &draft.sentences {
-            if !ids.insert(record.id.as_str()) {
-                return Err(Error::Malformed {
-                    path: draft.name,
-                    line: None,
-                    why: format!("two records have the id `{}`; ids must be unique", record.id),
-                });
-            }
-            documents.insert(record.document.as_str());
-        }
-        stats.documents = documents.len();
+        stats.documents = count_documents(&draft.name, draft.sentences.iter())?;
 
         let mut seen = HashSet::new();
         let kept: Vec<bool> = draft
@@ -136,10 +146,44 @@ impl Corpus {
         Ok(Self { name: draft.name, unit: draft.unit, records, stats, fingerprint, toy: false })
     }
 
-    /// The texts at `indices`, in that order.
+    /// What the records are made of.
+    pub fn medium(&self) -> Medium {
+        self.stats.medium
+    }
+
+    /// The texts at `indices`, in that order; of pictures, their captions.
     pub fn texts(&self, indices: &[usize]) -> Vec<&str> {
         indices.iter().map(|&i| self.records[i].text.as_str()).collect()
     }
+
+    /// The pictures at `indices`, in that order.
+    ///
+    /// # Panics
+    /// In a corpus of texts.
+    pub fn pictures(&self, indices: &[usize]) -> Vec<&Picture> {
+        let picture = |&i: &usize| self.records[i].picture.as_ref().expect("every record of this corpus is a picture");
+        indices.iter().map(picture).collect()
+    }
+}
+
+/// How many documents there are.
+///
+/// # Errors
+/// When two records have one id.
+fn count_documents<'a>(corpus: &str, records: impl Iterator<Item = &'a Record>) -> Result<usize, Error> {
+    let mut ids = HashSet::new();
+    let mut documents = HashSet::new();
+    for record in records {
+        if !ids.insert(record.id.as_str()) {
+            return Err(Error::Malformed {
+                path: corpus.to_owned(),
+                line: None,
+                why: format!("two records have the id `{}`; ids must be unique", record.id),
+            });
+        }
+        documents.insert(record.document.as_str());
+    }
+    Ok(documents.len())
 }
 
 /// # Formula
@@ -184,16 +228,19 @@ struct Known {
     read: fn(&[Entry], &Keep) -> Result<Corpus, Error>,
 }
 
-const KNOWN: [Known; 4] = [
+const KNOWN: [Known; 7] = [
     Known { name: bbc::NAME, wanted: bbc::wanted, read: bbc::read },
     Known { name: mail::NAME, wanted: mail::wanted, read: mail::read },
     Known { name: brown::NAME, wanted: brown::wanted, read: brown::read },
     Known { name: wordnet::NAME, wanted: wordnet::wanted, read: wordnet::read },
+    Known { name: openclipart::NAME, wanted: openclipart::wanted, read: openclipart::read },
+    Known { name: stamps::NAME, wanted: stamps::wanted, read: stamps::read },
+    Known { name: emoji::NAME, wanted: emoji::wanted, read: emoji::read },
 ];
 
 /// Every name that [`open`] knows, besides paths.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KNOWN.iter().map(|known| known.name).chain(std::iter::once(toy::NAME))
+    KNOWN.iter().map(|known| known.name).chain([toy::NAME, toy_pictures::NAME])
 }
 
 /// Hands over the entries of the asset of this name whose path is wanted.
@@ -210,6 +257,9 @@ pub type Fetch<'a, E> = dyn FnMut(&str, &dyn Fn(&str) -> bool) -> Result<Vec<Ent
 pub fn open<E: From<Error>>(name_or_path: &str, keep: &Keep, fetch: &mut Fetch<'_, E>) -> Result<Corpus, E> {
     if name_or_path == toy::NAME {
         return Ok(toy::generate(0, keep)?);
+    }
+    if name_or_path == toy_pictures::NAME {
+        return Ok(toy_pictures::generate(0, keep)?);
     }
     if let Some(known) = KNOWN.iter().find(|known| known.name == name_or_path) {
         let entries = fetch(known.name, &known.wanted)?;
@@ -347,10 +397,15 @@ mod tests {
         let error = open("bbc-new", &Keep::default(), &mut none).expect_err("no such corpus");
         assert_eq!(
             error.to_string(),
-            "unknown corpus `bbc-new`; known: bbc-news, or a path to a .txt file, a .jsonl file or a folder"
+            "unknown corpus `bbc-new`; known: bbc-news, or a path to a .txt file, a .jsonl file or a folder of texts or pictures"
         );
         let error = open("zzz", &Keep::default(), &mut none).expect_err("no such corpus");
-        assert!(error.to_string().contains("bbc-news, spam-assassin, brown, wordnet-examples, toy"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("wordnet-examples, openclipart, tuxpaint-stamps, emoji-google, toy, toy-pictures"),
+            "{error}"
+        );
         assert_eq!(error.exit(), crate::Exit::Usage);
     }
 

@@ -237,7 +237,7 @@ impl Fitted<'_> {
         }
         let Some(best) = found.first() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
         run.trace.push((run.queries, cosine(y, &best.vector)));
-        Ok(Guess { text: best.text.clone(), score: best.score, queries: run.queries, trace: run.trace })
+        Ok(Guess { queries: run.queries, trace: run.trace, ..Guess::new(best.text.clone(), best.score) })
     }
 
     /// Rewrites the beam until nothing gets better or all queries are spent.

@@ -1,0 +1,89 @@
+//! The gradient gate: no white-box attack is scored unless its gradient is the real one.
+
+use super::Pixels;
+use crate::attack::Error;
+use crate::encode::WhiteBox;
+use crate::nn::kernel::dot;
+use crate::seed;
+use rand::RngExt;
+use rand_distr::{Distribution, StandardNormal};
+
+/// Single pixels and whole directions that are compared.
+const PIXELS: usize = 32;
+const DIRECTIONS: usize = 4;
+/// Largest relative error of a direction's derivative.
+const TOLERANCE: f64 = 1e-2;
+/// Pixels in the side of a block that must have a gradient.
+const BLOCK: usize = 8;
+
+/// Compares the gradient through the whole encoder with central differences.
+///
+/// # Formula
+/// For the loss `E(x).u`, `u` random: the derivatives along four random directions agree within 1 %, those of 32 single
+/// values correlate with `r > .99`, and every block of 8 x 8 pixels has a gradient that is not zero. A gradient that is cut
+/// somewhere looks like perfect privacy; one that is partly right is worse.
+///
+/// # Errors
+/// [`Error::Gradient`] says what disagrees.
+pub fn check(encoder: &dyn WhiteBox, pixels: &Pixels, rng: &mut seed::Stream) -> Result<(), Error> {
+    let side = pixels.side();
+    // A picture in the middle of the range, so that no step leaves it.
+    let x: Vec<f32> = pixels.row(rng.random_range(0..pixels.len())).iter().map(|v| 0.1 + 0.8 * v).collect();
+    let mut direction: Vec<f32> = Vec::new();
+    let gradient = encoder.gradient(&x, side, &mut |vectors| {
+        direction = vectors.row(0).iter().map(|_| StandardNormal.sample(rng)).collect();
+        direction.clone()
+    })?;
+    let loss = |x: &[f32]| -> Result<f64, Error> {
+        let mut value = 0.0;
+        encoder.gradient(x, side, &mut |vectors| {
+            value = f64::from(dot(vectors.row(0), &direction));
+            vec![0.0; direction.len()]
+        })?;
+        Ok(value)
+    };
+    let slope = |d: &[f32], h: f32| -> Result<f64, Error> {
+        let moved = |h: f32| -> Vec<f32> { x.iter().zip(d).map(|(x, d)| x + h * d).collect() };
+        Ok((loss(&moved(h))? - loss(&moved(-h))?) / (2.0 * f64::from(h)))
+    };
+    let refuse = |why: String| Err(Error::Gradient(why));
+    let mut worst = 0.0_f64;
+    for _ in 0..DIRECTIONS {
+        // Half along the gradient: a random direction alone has next to no slope to compare.
+        let norm = dot(&gradient, &gradient).sqrt().max(1e-12);
+        let spread = (x.len() as f32).sqrt();
+        let noise = rng.sample_iter(StandardNormal).take(x.len());
+        let d: Vec<f32> = gradient.iter().zip(noise).map(|(g, z): (&f32, f32)| g / norm + 0.5 * z / spread).collect();
+        let (expected, found) = (f64::from(dot(&gradient, &d)), slope(&d, 0.05)?);
+        worst = worst.max((found - expected).abs() / expected.abs().max(1e-9));
+    }
+    if worst > TOLERANCE {
+        return refuse(format!("along a direction it differs from the slope by {:.1} %", 100.0 * worst));
+    }
+    let mut pairs = Vec::with_capacity(PIXELS);
+    for _ in 0..PIXELS {
+        let at = rng.random_range(0..x.len());
+        let mut d = vec![0.0; x.len()];
+        d[at] = 1.0;
+        pairs.push((f64::from(gradient[at]), slope(&d, 0.02)?));
+    }
+    let inner = |f: fn(&(f64, f64)) -> f64| pairs.iter().map(f).sum::<f64>();
+    let together = inner(|p| p.0 * p.1) / (inner(|p| p.0 * p.0) * inner(|p| p.1 * p.1)).sqrt().max(1e-30);
+    if together < 0.99 {
+        return refuse(format!("for single pixels it correlates with the slopes by {together:.3} only"));
+    }
+    for top in (0..side).step_by(BLOCK) {
+        for left in (0..side).step_by(BLOCK) {
+            let rows = top..(top + BLOCK).min(side);
+            let dead = rows.clone().all(|y| {
+                let from = 3 * (y * side + left);
+                let to = 3 * (y * side + (left + BLOCK).min(side));
+                gradient[from..to].iter().all(|g| *g == 0.0)
+            });
+            if dead {
+                return refuse(format!("the block at ({left}, {top}) has none"));
+            }
+        }
+    }
+    Ok(())
+}
