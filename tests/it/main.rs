@@ -3,6 +3,7 @@
 mod assets;
 mod encode;
 mod encode_folder;
+mod pictures;
 mod prior;
 mod protect;
 mod recover;
