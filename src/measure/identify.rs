@@ -57,12 +57,6 @@ pub fn top(ranks: &[usize], k: usize) -> Vec<Option<f64>> {
     ranks.iter().map(|&rank| Some(f64::from(u8::from(rank <= k)))).collect()
 }
 
-/// Share of the other candidates that rank below the truth: how often it wins against one random other, chance .5.
-pub fn two_way(ranks: &[usize]) -> Vec<Option<f64>> {
-    let others = ranks.len().saturating_sub(1);
-    ranks.iter().map(|&rank| (others > 0).then(|| 1.0 - (rank - 1) as f64 / others as f64)).collect()
-}
-
 /// `1 / rank`; the mean is the MRR.
 pub fn reciprocal(ranks: &[usize]) -> Vec<Option<f64>> {
     ranks.iter().map(|&rank| Some(1.0 / rank as f64)).collect()
