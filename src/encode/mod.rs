@@ -1,11 +1,12 @@
-//! Encoders: texts to vectors. The victim's vectors are released; the judges' vectors only score guesses.
+//! Encoders: texts or pictures to vectors. The victim's vectors are released; the judges' vectors only score guesses.
 //!
-//! [`load`] opens a sentence-transformers folder of the BERT family, or the [`Toy`]. [`Cached`] keeps the vectors of
-//! whole record lists on disk. To support another architecture, write its forward pass beside `bert` and let `folder`
-//! choose by `model_type`.
+//! [`load`] opens a sentence-transformers folder of the BERT family, a convolutional picture encoder, or the [`Toy`].
+//! [`Cached`] keeps the vectors of whole record lists on disk; [`WhiteBox`] gives an attacker exact gradients. To support
+//! another architecture, write its forward pass beside `bert` or in `conv`, and choose it by `model_type`.
 
 mod bert;
 mod cache;
+mod conv;
 mod folder;
 pub(crate) mod lanes;
 mod pooling;
@@ -13,13 +14,14 @@ mod toy;
 mod weights;
 
 pub use cache::Cached;
+pub use conv::class_names;
 pub use toy::Toy;
 
 use crate::data::Picture;
 use crate::error::Exit;
 use std::path::Path;
 
-/// Row-major vectors, one for each text: shape `(n, d)`, f32.
+/// Row-major vectors, one for each record: shape `(n, d)`, f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
     values: Vec<f32>,
@@ -121,7 +123,7 @@ pub struct EncoderInfo {
     pub name: String,
     /// Coordinates of a vector.
     pub dim: usize,
-    /// Longest input in tokens; longer texts are truncated.
+    /// Longest input in tokens; longer texts are truncated. 0 for an encoder of pictures.
     pub max_len_tokens: usize,
     /// BLAKE3 of weights, tokenizer, configuration and prompt: two encoders with one fingerprint give the same vectors.
     pub fingerprint: String,
@@ -131,21 +133,51 @@ pub struct EncoderInfo {
 
 /// An encoder of pictures through which one can descend.
 pub trait WhiteBox: Sync {
-    /// The gradient of a loss with respect to the pixels: `loss` is shown the unit vectors, and answers with its derivative
-    /// with respect to them.
+    /// The inner maps that a loss can see, from the first layer to the last.
+    fn maps(&self) -> Vec<MapShape>;
+
+    /// The gradient of a loss with respect to the pixels: `loss` is shown the unit vectors and the inner maps that were
+    /// asked for, and answers with its derivatives with respect to them. A picture whose derivatives are all 0 costs no
+    /// way back; all pictures are kept until `loss` answers.
     ///
     /// # Shapes
-    /// `pixels` `(n, side, side, 3)` of `[0, 1]`, row-major, any side; `loss` sees `(n, d)` and returns as many numbers; the
-    /// gradient has the shape of `pixels`.
+    /// `pixels` `(n, side, side, 3)` of `[0, 1]`, row-major, any side; `maps` are indices into [`WhiteBox::maps`]. `loss`
+    /// sees a table `(n, d)`, then a table `(n, height width channels)`, channels last, for each of `maps`; it returns as
+    /// many numbers for each table, in the same order. The gradient has the shape of `pixels`.
     ///
     /// # Errors
-    /// When a vector is not finite.
+    /// When `pixels` is not a whole number of pictures, a map does not exist or a value is not finite.
+    fn gradient_with_maps(
+        &self,
+        pixels: &[f32],
+        side: usize,
+        maps: &[usize],
+        loss: &mut dyn FnMut(&[Embeddings]) -> Vec<Vec<f32>>,
+    ) -> Result<Vec<f32>, Error>;
+
+    /// [`WhiteBox::gradient_with_maps`] of a loss that sees the unit vectors alone.
+    ///
+    /// # Errors
+    /// When `pixels` is not a whole number of pictures or a value is not finite.
     fn gradient(
         &self,
         pixels: &[f32],
         side: usize,
         loss: &mut dyn FnMut(&Embeddings) -> Vec<f32>,
-    ) -> Result<Vec<f32>, Error>;
+    ) -> Result<Vec<f32>, Error> {
+        self.gradient_with_maps(pixels, side, &[], &mut |tables| vec![loss(&tables[0])])
+    }
+}
+
+/// The shape of an inner map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapShape {
+    /// Rows.
+    pub height: usize,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Values of a pixel.
+    pub channels: usize,
 }
 
 /// Turns texts into unit or raw vectors; the same text always gives the same vector, whatever stands beside it.
@@ -168,6 +200,15 @@ pub trait Encoder: Send + Sync {
         Err(Error::Unsupported { name: self.info().name.clone(), why: "it reads texts, not pictures".to_owned() })
     }
 
+    /// What its own classifier says of each picture: logits, shape `(n, classes)`, in the order of [`class_names`].
+    ///
+    /// # Errors
+    /// When it has no classifier, or a logit is not finite.
+    fn classify(&self, pictures: &[&Picture]) -> Result<Embeddings, Error> {
+        let _ = pictures;
+        Err(Error::Unsupported { name: self.info().name.clone(), why: "it has no classifier".to_owned() })
+    }
+
     /// Gradients with respect to pixels, for attacks that know the weights.
     fn white_box(&self) -> Option<&dyn WhiteBox> {
         None
@@ -180,11 +221,13 @@ pub trait Encoder: Send + Sync {
     }
 }
 
-/// Opens the encoder called `name`: `toy` or `toy-judge`, or the sentence-transformers folder `dir`.
+/// Opens the encoder called `name`: `toy` or `toy-judge`, or the folder `dir` of a sentence-transformers model or of a
+/// picture encoder (`config.json` with `model_type` `efficientnet_lite` or `mobilenet_v2`).
 ///
 /// `prompt` is put before every text; `None` takes the folder's default prompt, `Some("")` takes none. Weights must be
 /// safetensors. A `codepoints.json` beside `tokenizer.json`, a sorted list of `[code point, [code points]]`, is applied
-/// to the prompted text before the tokenizer.
+/// to the prompted text before the tokenizer. A picture encoder's name may end in the pixels a side that pictures are
+/// resized to ([`split_side`]); its folder has a default.
 ///
 /// # Errors
 /// When a file is missing or malformed, a tensor has another shape or a value that is not finite, or a module, pooling
@@ -193,7 +236,30 @@ pub fn load(name: &str, dir: &Path, prompt: Option<&str>) -> Result<Box<dyn Enco
     if is_toy(name) {
         return Ok(Box::new(Toy::named(name)));
     }
+    let (_, side) = split_side(name);
+    if let Some(encoder) = conv::open(dir, name, side)? {
+        return Ok(Box::new(encoder));
+    }
+    if let Some(side) = side {
+        let why = format!("`@{side}` is the side of a picture, and it reads texts");
+        return Err(Error::Unsupported { name: name.to_owned(), why });
+    }
     Ok(Box::new(folder::open(dir, name, prompt)?))
+}
+
+/// A name without its `@side`, and the side in pixels.
+///
+/// # Example
+/// ```
+/// use stitchback::encode::split_side;
+/// assert_eq!(split_side("efficientnet-lite0@128"), ("efficientnet-lite0", Some(128)));
+/// assert_eq!(split_side("efficientnet-lite0"), ("efficientnet-lite0", None));
+/// ```
+pub fn split_side(name: &str) -> (&str, Option<usize>) {
+    match name.rsplit_once('@').map(|(base, side)| (base, side.parse())) {
+        Some((base, Ok(side))) => (base, Some(side)),
+        _ => (name, None),
+    }
 }
 
 /// True for the toy victim (`toy`) and the toy judge (`toy-judge`), which exist for fast tests.
@@ -201,7 +267,7 @@ pub fn is_toy(name: &str) -> bool {
     matches!(name, "toy" | "toy-judge")
 }
 
-/// Why texts could not be encoded.
+/// Why records could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The table is not rectangular.

@@ -1,7 +1,7 @@
 //! A toy encoder: no weights, no download, microseconds a text. For fast tests of everything around an encoder.
 
 use super::pooling::normalize;
-use super::{Embeddings, Encoder, EncoderInfo, Error, WhiteBox};
+use super::{Embeddings, Encoder, EncoderInfo, Error, MapShape, WhiteBox};
 use crate::data::Picture;
 use crate::nn::image_ops::{Filter, resample};
 use candle_core::{Device, Tensor, Var};
@@ -126,17 +126,25 @@ impl Toy {
 }
 
 impl WhiteBox for Toy {
-    fn gradient(
+    fn maps(&self) -> Vec<MapShape> {
+        Vec::new()
+    }
+
+    fn gradient_with_maps(
         &self,
         pixels: &[f32],
         side: usize,
-        loss: &mut dyn FnMut(&Embeddings) -> Vec<f32>,
+        maps: &[usize],
+        loss: &mut dyn FnMut(&[Embeddings]) -> Vec<Vec<f32>>,
     ) -> Result<Vec<f32>, Error> {
         let mut descend = || {
+            if !maps.is_empty() {
+                candle_core::bail!("a toy has no inner maps");
+            }
             let x = Var::from_slice(pixels, (pixels.len() / (3 * side * side), side, side, 3), &Device::Cpu)?;
             let y = self.look(x.as_tensor())?;
             let rows = Embeddings { values: y.flatten_all()?.to_vec1()?, dim: DIM };
-            let upstream = Tensor::from_vec(loss(&rows), y.shape(), &Device::Cpu)?;
+            let upstream = Tensor::from_vec(loss(&[rows]).concat(), y.shape(), &Device::Cpu)?;
             let grads = (y * upstream)?.sum_all()?.backward()?;
             grads.get(&x).map_or_else(|| Ok(vec![0.0; pixels.len()]), |g| g.flatten_all()?.to_vec1())
         };

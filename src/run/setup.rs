@@ -112,13 +112,14 @@ fn suits(study: &Study, corpus: &Corpus) -> Result<(), Error> {
     .into())
 }
 
-/// An encoder by manifest name, by folder, or a toy.
+/// An encoder by manifest name, by folder, or a toy; the side of an encoder of pictures may follow as `@side`.
 pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -> Result<Box<dyn Encoder>, Error> {
-    let folder = Path::new(name);
+    let (base, _) = encode::split_side(name);
+    let folder = Path::new(base);
     if folder.is_dir() || encode::is_toy(name) {
         return Ok(encode::load(name, folder, None)?);
     }
-    let asset = asset::ensure(name, watch)?;
+    let asset = asset::ensure(base, watch)?;
     assets.push(describe(&asset));
     Ok(encode::load(name, &asset.dir, None)?)
 }

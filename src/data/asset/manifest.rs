@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Error;
 
 /// Every manifest of the repository; they travel inside the binary.
-const EMBEDDED: [(&str, &str); 11] = [
+const EMBEDDED: [(&str, &str); 16] = [
     ("models/all-minilm-l6-v2.toml", include_str!("../../../models/all-minilm-l6-v2.toml")),
     ("models/multilingual-e5-small.toml", include_str!("../../../models/multilingual-e5-small.toml")),
     ("models/multilingual-e5-small-f32.toml", include_str!("../../../models/multilingual-e5-small-f32.toml")),
@@ -21,6 +21,11 @@ const EMBEDDED: [(&str, &str); 11] = [
     ("datasets/tuxpaint-stamps.toml", include_str!("../../../datasets/tuxpaint-stamps.toml")),
     ("datasets/emoji-google.toml", include_str!("../../../datasets/emoji-google.toml")),
     ("models/smollm2-135m-instruct-q4_1.toml", include_str!("../../../models/smollm2-135m-instruct-q4_1.toml")),
+    ("models/efficientnet-lite0.toml", include_str!("../../../models/efficientnet-lite0.toml")),
+    ("models/efficientnet-lite2.toml", include_str!("../../../models/efficientnet-lite2.toml")),
+    ("models/mobilenet-v2.toml", include_str!("../../../models/mobilenet-v2.toml")),
+    ("models/imagenet-classes.toml", include_str!("../../../models/imagenet-classes.toml")),
+    ("datasets/imagenet-samples.toml", include_str!("../../../datasets/imagenet-samples.toml")),
 ];
 
 /// What an asset is for.
@@ -33,6 +38,8 @@ pub enum Kind {
     Corpus,
     /// A folder with a language model that attacks lean on.
     Prior,
+    /// A folder with the names of a classifier's classes.
+    Labels,
 }
 
 impl fmt::Display for Kind {
@@ -41,6 +48,7 @@ impl fmt::Display for Kind {
             Kind::Encoder => "encoder",
             Kind::Corpus => "corpus",
             Kind::Prior => "prior",
+            Kind::Labels => "labels",
         })
     }
 }
@@ -92,6 +100,8 @@ pub struct Convert {
 pub enum Reader {
     /// 4-bit E5 in one file.
     E5s1,
+    /// A table of tensors as torch wrote it before version 1.6.
+    Torch,
 }
 
 /// Where the bytes can be had.
@@ -161,7 +171,7 @@ pub struct Manifest {
     pub name: String,
     /// Raised when bytes change: scores may change with it.
     pub version: u32,
-    /// Encoder, corpus or prior.
+    /// What it is for.
     pub kind: Kind,
     /// SPDX where there is one, else a sentence.
     pub licence: String,
@@ -235,7 +245,7 @@ impl Manifest {
     pub fn size(&self) -> u64 {
         match self.kind {
             Kind::Corpus => self.packages().map(|p| p.size).next().unwrap_or(0),
-            Kind::Encoder | Kind::Prior => self.files.iter().map(|f| f.size.unwrap_or(0)).sum(),
+            Kind::Encoder | Kind::Prior | Kind::Labels => self.files.iter().map(|f| f.size.unwrap_or(0)).sum(),
         }
     }
 

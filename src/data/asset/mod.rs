@@ -9,6 +9,7 @@
 //! | [`manifest`] | names, licences, digests and sources; the manifests travel inside the binary |
 //! | [`cache`] | the order of sources, verification, the rename that makes an asset visible |
 //! | `staging`, `stamp` | one attempt at one source: files taken in, verified, converted |
+//! | `e5s1`, `torch` | containers that are made into ordinary model files when they are fetched |
 //! | [`archive`] | entry-wise reading of wheels, tarballs and Debian packages, with caps |
 //!
 //! To add an asset: write its manifest below `models/` or `datasets/`, name it in `manifest.rs`, fetch it once.
@@ -21,6 +22,7 @@ mod hub;
 pub mod manifest;
 mod staging;
 mod stamp;
+mod torch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::archive::{self, Limits};
 use super::manifest::{self, Hub, Kind, Manifest, Package, Source};
 use super::stamp::{Stamp, check, stamp_of, stamp_of_bytes};
-use super::{Error, Report, e5s1, hub};
+use super::{Error, Report, e5s1, hub, torch};
 
 /// A fresh folder of one attempt: downloads on one side, the asset as it will be on the other.
 pub(super) struct Staging {
@@ -203,6 +203,7 @@ fn convert(manifest: &Manifest, bytes: &[u8], staging: &Staging) -> Result<(), E
     let convert = manifest.convert.as_ref().expect("asked for by the manifest");
     match convert.reader {
         manifest::Reader::E5s1 => e5s1::convert(&convert.name, bytes, &staging.asset),
+        manifest::Reader::Torch => torch::convert(&convert.name, bytes, &staging.asset),
     }
 }
 
