@@ -244,7 +244,11 @@ impl Scored {
         let once = design.once();
         let estimate = mean(&table, design, (spec.low, spec.high), &mut resampling());
         let worst = Tail::new(&table, 0.05, spec.direction).mean(&once);
-        let above = if spec.high == 1.0 { table.above(0.8).mean(&once) } else { None };
+        let above = if spec.high == 1.0 && spec.direction == Direction::HigherLeaksMore {
+            table.above(0.8).mean(&once)
+        } else {
+            None
+        };
         let mut scored = Self::new(spec, estimate, table.n(), floor.mean(&once));
         scored.worst_5_percent = worst;
         scored.above_0_8 = above;
