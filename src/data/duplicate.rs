@@ -1,6 +1,7 @@
 //! The guard against near-duplicates: the same sentence, slightly changed, must not stand on both sides of a split.
 //!
-//! Two looks at it. [`clusters`] compares texts and needs no encoder; [`super::split`] uses it. [`nearest_cosines`] and
+//! Two looks at it. [`clusters`] compares texts and needs no encoder; [`super::split`] uses it (pictures have
+//! [`super::perceptual`]). [`nearest_cosines`] and
 //! [`drop_close`] compare embeddings once there are any, and their numbers are printed with every study: an attacker
 //! whose nearest neighbour is already the target proves nothing.
 
@@ -49,7 +50,7 @@ pub fn clusters(texts: &[&str], threshold: f64) -> Vec<usize> {
             (shingles, signature)
         })
         .collect();
-    let mut forest = Forest((0..texts.len()).collect());
+    let mut forest = Forest::new(texts.len());
     let mut keys: Vec<([u32; ROWS], usize)> = Vec::with_capacity(texts.len());
     for band in 0..BANDS {
         keys.clear();
@@ -76,10 +77,15 @@ pub fn clusters(texts: &[&str], threshold: f64) -> Vec<usize> {
 }
 
 /// Trees in which every root is the smallest index of its tree.
-struct Forest(Vec<usize>);
+pub(super) struct Forest(Vec<usize>);
 
 impl Forest {
-    fn root(&mut self, mut index: usize) -> usize {
+    /// `n` trees of one node.
+    pub(super) fn new(n: usize) -> Self {
+        Self((0..n).collect())
+    }
+
+    pub(super) fn root(&mut self, mut index: usize) -> usize {
         while self.0[index] != index {
             self.0[index] = self.0[self.0[index]];
             index = self.0[index];
@@ -87,7 +93,7 @@ impl Forest {
         index
     }
 
-    fn join(&mut self, a: usize, b: usize) {
+    pub(super) fn join(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         self.0[a.max(b)] = a.min(b);
     }
@@ -279,7 +285,7 @@ mod tests {
             .collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let sets: Vec<Vec<u32>> = texts.iter().map(|text| shingles(text)).collect();
-        let mut exact = Forest((0..texts.len()).collect());
+        let mut exact = Forest::new(texts.len());
         for a in 0..texts.len() {
             for b in a + 1..texts.len() {
                 if jaccard(&sets[a], &sets[b]) >= 0.7 {

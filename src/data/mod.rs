@@ -11,6 +11,7 @@
 //! | [`clean`] | decoding, sentence splitting, the rules that keep or drop a sentence; the size of pictures |
 //! | [`picture`] | what a picture is in memory; strict decoding, squares of one size |
 //! | [`duplicate`] | near-duplicate clusters by text, near neighbours by embedding |
+//! | [`perceptual`] | near-duplicate clusters of pictures |
 //! | [`split`] | which records are targets, which validate, which the attacker may own |
 //! | [`vectors`] | tables of vectors in `.npy` and `.safetensors` files |
 
@@ -18,6 +19,7 @@ pub mod asset;
 pub mod clean;
 pub mod corpus;
 pub mod duplicate;
+pub mod perceptual;
 pub mod picture;
 pub mod split;
 pub mod vectors;

@@ -8,11 +8,11 @@
 //! threads join owners, and because sentences repeat, three guards follow. Targets win, then validation:
 //!
 //! 1. a document lies on one side: a record is dropped when its document has a record on a stronger side;
-//! 2. so does a near-duplicate cluster ([`duplicate::clusters`]);
+//! 2. so does a near-duplicate cluster ([`duplicate::clusters`] of texts, [`perceptual::clusters`] of pictures);
 //! 3. of a cluster only the first record can be a target, or a validation record.
 
 use super::duplicate::{self, NEAR_DUPLICATE};
-use super::{Corpus, Error, Record};
+use super::{Corpus, Error, Medium, Record, perceptual};
 use crate::seed;
 use rand::seq::SliceRandom;
 use std::collections::{BTreeMap, HashMap};
@@ -215,8 +215,10 @@ fn pools(corpus: &Corpus, request: &SplitRequest) -> Pools {
         (0..records.len()).filter(|&i| strongest[records[i].document.as_str()] == sides[i]).collect();
     stats.shared_documents = records.len() - undivided.len();
 
-    let texts = corpus.texts(&undivided);
-    let clusters = duplicate::clusters(&texts, NEAR_DUPLICATE);
+    let clusters = match corpus.medium() {
+        Medium::Text => duplicate::clusters(&corpus.texts(&undivided), NEAR_DUPLICATE),
+        Medium::Picture => perceptual::clusters(&corpus.pictures(&undivided)),
+    };
     let mut claimed: HashMap<usize, Side> = HashMap::new();
     for (&index, &cluster) in undivided.iter().zip(&clusters) {
         let entry = claimed.entry(cluster).or_insert(sides[index]);
@@ -274,8 +276,8 @@ fn spread(corpus: &Corpus, mut pool: Vec<usize>, n: usize, rng: &mut seed::Strea
 
 #[cfg(test)]
 mod tests {
-    use super::super::corpus::toy;
-    use super::super::{CorpusStats, Keep};
+    use super::super::corpus::{toy, toy_pictures};
+    use super::super::{CorpusStats, Keep, Picture};
     use super::*;
     use std::collections::{BTreeSet, HashSet};
 
@@ -476,5 +478,32 @@ mod tests {
             })
             .collect();
         assert_eq!(sides, "aaaataaaaataavtv");
+    }
+    #[test]
+    fn a_brighter_copy_of_a_target_is_dropped_from_the_other_side() {
+        let mut corpus = toy_pictures::generate(0, &Keep { side_px: 32, ..Keep::default() }).expect("pictures");
+        let original = corpus.records[5].clone();
+        let picture = original.picture.as_ref().expect("a picture");
+        let brighter: Vec<u8> = picture.rgb().iter().map(|v| v.saturating_add(9)).collect();
+        let (target, other) = (document_on(Side::Target), document_on(Side::Auxiliary));
+        corpus.records = vec![
+            Record {
+                id: "copy".into(),
+                document: other.clone(),
+                picture: Some(Picture::new(32, 32, brighter)),
+                ..original.clone()
+            },
+            Record { id: "original".into(), document: target, ..original },
+            Record { document: other, ..corpus.records[40].clone() },
+        ];
+        let pools = pools(&corpus, &request(1, 0, 1));
+        assert_eq!((pools.targets, pools.auxiliary, pools.stats.near_duplicates), (vec![1], vec![2], 1));
+    }
+
+    #[test]
+    fn the_toy_pictures_are_split_and_few_are_taken_for_copies() {
+        let corpus = toy_pictures::generate(0, &Keep { side_px: 32, ..Keep::default() }).expect("pictures");
+        let split = split(&corpus, &request(150, 60, 800)).expect("large enough");
+        assert!(split.stats.near_duplicates < 40, "{}", split.stats);
     }
 }

@@ -9,6 +9,7 @@
 use super::Error;
 use super::similarity::{against, check_dim};
 use crate::encode::Embeddings;
+use statrs::function::factorial::ln_binomial;
 
 /// Rank of candidate `truth` by score, 1 = best; every tie, and every score that is not a number, counts against the attacker.
 ///
@@ -56,15 +57,47 @@ pub fn top(ranks: &[usize], k: usize) -> Vec<Option<f64>> {
     ranks.iter().map(|&rank| Some(f64::from(u8::from(rank <= k)))).collect()
 }
 
-/// Share of the other candidates that rank below the truth: how often it wins against one random other, chance .5.
-pub fn two_way(ranks: &[usize]) -> Vec<Option<f64>> {
-    let others = ranks.len().saturating_sub(1);
-    ranks.iter().map(|&rank| (others > 0).then(|| 1.0 - (rank - 1) as f64 / others as f64)).collect()
-}
-
 /// `1 / rank`; the mean is the MRR.
 pub fn reciprocal(ranks: &[usize]) -> Vec<Option<f64>> {
     ranks.iter().map(|&rank| Some(1.0 / rank as f64)).collect()
+}
+
+/// How often candidate `truth` wins against `ways - 1` others drawn at random; `None` where there are not as many.
+///
+/// Two ways is the share of others that score lower. Unlike [`rank`], a tie counts one half, and so does every comparison
+/// with a score that is not a number: that is what tossing a coin would win, so it neither hides nor invents a leak.
+///
+/// # Formula
+/// With `l` others that score lower, `t` that tie and `d = ways - 1` drawn of `N - 1`:
+/// `Σ_k C(l, d - k) C(t, k) 2^-k / C(N - 1, d)`.
+///
+/// # Range
+/// Share, 0 to 1, higher = worse privacy; chance is about `1 / ways`, and exactly so without ties.
+///
+/// # Panics
+/// When `truth` is not among the scores, or `ways` is below 2.
+pub fn wins(scores: &[f32], truth: usize, ways: usize) -> Option<f64> {
+    assert!(ways >= 2, "a choice has two ways");
+    let (own, others, drawn) = (scores[truth], (scores.len() - 1) as u64, (ways - 1) as u64);
+    let lower = scores.iter().filter(|&&score| score < own).count() as u64;
+    let higher = scores.iter().filter(|&&score| score > own).count() as u64;
+    let ties = others - lower - higher;
+    (drawn <= others).then(|| {
+        let term = |k: u64| {
+            let ways_of = ln_binomial(lower, drawn - k) + ln_binomial(ties, k) - ln_binomial(others, drawn);
+            (ways_of - k as f64 * std::f64::consts::LN_2).exp()
+        };
+        (drawn.saturating_sub(lower)..=drawn.min(ties)).map(term).sum::<f64>().min(1.0)
+    })
+}
+
+/// [`wins`] of each guess's own original among all originals, under the judge.
+///
+/// # Errors
+/// When there is not one guess for each original.
+pub fn matched_wins(guesses: &Embeddings, originals: &Embeddings, ways: usize) -> Result<Vec<Option<f64>>, Error> {
+    super::check_paired(originals.len(), guesses.len())?;
+    against(guesses, originals, |guess, cosines| wins(cosines, guess, ways))
 }
 
 /// What guessing gives among `candidates`.
@@ -181,5 +214,64 @@ mod tests {
         let gallery = isotropic(3, 8, "g");
         assert!(closed_set(&gallery, &gallery, &[0, 1, 3]).is_err());
         assert!(closed_set(&gallery, &gallery, &[0, 1]).is_err());
+    }
+    /// Six vectors of ten features and noisy copies, without their means: their cosine is Pearson's correlation.
+    fn golden_pairs() -> (Embeddings, Embeddings) {
+        let table = |value: &dyn Fn(f64, f64) -> f64| {
+            let rows = (0..6).flat_map(|i| {
+                let row: Vec<f64> = (0..10).map(|k| value(f64::from(i), f64::from(k))).collect();
+                let mean = row.iter().sum::<f64>() / 10.0;
+                row.into_iter().map(move |v| (v - mean) as f32)
+            });
+            Embeddings::new(rows.collect(), 10).expect("six rows")
+        };
+        let original = |i: f64, k: f64| (1.7 * i + 0.9 * k + 0.35 * i * k).sin();
+        let guess = |i: f64, k: f64| original(i, k) + 1.2 * (2.3 * i + 1.1 * k + 0.5 * k * k).cos();
+        (table(&guess), table(&original))
+    }
+
+    #[test]
+    fn guesses_are_ranked_among_originals_and_not_the_other_way_round() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/image_metrics.json"))
+            .expect("the golden file parses");
+        let golden = &golden["identification"];
+        let is = |name: &str, got: f64| {
+            let want = golden[name].as_f64().unwrap_or_else(|| panic!("no golden `{name}`"));
+            assert!((got - want).abs() < 1e-12, "{name}: {got} {want}");
+        };
+        let (guesses, originals) = golden_pairs();
+        let ranks = matched(&guesses, &originals).expect("paired");
+        assert_eq!(serde_json::json!(ranks), golden["ranks"]);
+        is("two_way", average(&matched_wins(&guesses, &originals, 2).expect("paired")));
+        is("two_way_other_orientation", average(&matched_wins(&originals, &guesses, 2).expect("paired")));
+        is("top1", average(&top(&ranks, 1)));
+        is("mrr", average(&reciprocal(&ranks)));
+        is("mean_log2_rank", ranks.iter().map(|&rank| (rank as f64).log2()).sum::<f64>() / 6.0);
+        for n in [6, 100, 1000, 10_000] {
+            let want = golden["chance_bits"][n.to_string()].as_f64().expect("a golden number");
+            assert!((super::super::infer::chance_exposure_bits(n) - want).abs() < 1e-9, "{n}");
+        }
+    }
+
+    #[test]
+    fn a_tie_and_a_missing_number_win_half_of_the_time() {
+        let of = |scores: &[f32], ways| wins(scores, 0, ways).expect("enough candidates");
+        assert!((of(&[0.5, 0.5, 0.5], 2) - 0.5).abs() < 1e-12);
+        assert!((of(&[f32::NAN, 0.1, 0.9], 2) - 0.5).abs() < 1e-12);
+        assert!((of(&[0.5, f32::NAN, 0.1, 0.9], 2) - 0.5).abs() < 1e-12);
+        assert!((of(&[0.5, 0.5, 0.1], 3) - 0.5).abs() < 1e-12);
+        assert!((of(&[0.5, 0.5, 0.5, 0.1, 0.2], 5) - 0.25).abs() < 1e-12);
+        assert_eq!(wins(&[0.5, 0.1], 0, 3), None);
+    }
+
+    #[test]
+    fn all_ways_are_top_1_and_few_are_easier() {
+        let scores = [0.6, 0.9, 0.1, 0.2, 0.3, 0.4];
+        assert_eq!(wins(&scores, 0, 6), Some(0.0));
+        let few: Vec<f64> = (2..6).map(|ways| wins(&scores, 0, ways).expect("enough")).collect();
+        for (got, want) in few.iter().zip([4.0 / 5.0, 6.0 / 10.0, 4.0 / 10.0, 1.0 / 5.0]) {
+            assert!((got - want).abs() < 1e-12, "{few:?}");
+        }
+        assert!((wins(&scores, 1, 6).expect("enough") - 1.0).abs() < 1e-12);
     }
 }

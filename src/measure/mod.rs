@@ -9,18 +9,21 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`text`] | overlap of words and characters |
+//! | [`image`] | pixels: error, correlation, structure |
 //! | [`similarity`] | cosine under an encoder, its floor, the leak |
 //! | [`identify`] | ranks among candidates: identified, matched |
 //! | [`utility`] | what protected vectors are still good for |
 //! | [`statistics`] | clustered bootstrap, exact binomial bounds, tails |
 //! | [`infer`] | balanced accuracy, ROC area, true positives at few false ones, exposure |
-//! | [`pairs`] | every text metric on given pairs, as `stitchback score` prints them |
+//! | [`pairs`] | every text metric on given pairs, as `stitchback score` prints them; [`image::pairs`] for pictures |
 //!
 //! Every score is one number for each target, missing where it is undefined and never 0 for that reason; aggregation and
 //! intervals are [`statistics`]' business alone. To add a text metric: a function in [`text`], a variant of
-//! [`MetricKind`], an arm in its `build`, a line in `examples`, golden values in `tests/golden/`.
+//! [`MetricKind`], an arm in its `build`, a line in `examples`, golden values in `tests/golden/`. Metrics of pictures are
+//! the same with [`image`] and [`PictureMetric`].
 
 pub mod identify;
+pub mod image;
 pub mod infer;
 pub mod pairs;
 pub mod similarity;
@@ -28,6 +31,7 @@ pub mod statistics;
 pub mod text;
 pub mod utility;
 
+use crate::data::Picture;
 use crate::encode::Encoder;
 use crate::error::Exit;
 use crate::seed::Stream;
@@ -64,7 +68,7 @@ pub struct Spec {
     pub id: &'static str,
     /// Raised when the same input can give another score.
     pub version: u32,
-    /// `share`, `points`, `words` or `cosine`.
+    /// `share`, `points`, `words` or `cosine`; of pictures also `dB`, `correlation` and `squared_error`.
     pub unit: &'static str,
     /// Lowest possible value.
     pub low: f64,
@@ -76,16 +80,17 @@ pub struct Spec {
     pub signature: String,
 }
 
-/// A score of generated texts against their originals.
-pub trait Metric: Send + Sync {
+/// A score of guesses against their originals: texts, or pictures as `Metric<Picture>`.
+pub trait Metric<R: ?Sized = str>: Send + Sync {
     /// Unit, range, direction, signature.
     fn spec(&self) -> Spec;
 
     /// One score for each target; `None` where the metric is undefined for the original.
     ///
     /// # Errors
-    /// [`Error::Unpaired`] when the counts differ; the encoder's error for metrics that encode.
-    fn score(&self, truths: &[&str], guesses: &[&str]) -> Result<Vec<Option<f64>>, Error>;
+    /// [`Error::Unpaired`] when the counts differ, [`Error::Shape`] when the sizes of two pictures do; the encoder's error
+    /// for metrics that encode.
+    fn score(&self, truths: &[&R], guesses: &[&R]) -> Result<Vec<Option<f64>>, Error>;
 }
 
 /// Encoders that metrics may look through.
@@ -176,6 +181,57 @@ impl MetricKind {
     }
 }
 
+/// The registry of metrics of pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureMetric {
+    /// Cosine of guess and original under the judge.
+    JudgeCosine,
+    /// Cosine of guess and original under the victim encoder.
+    VictimCosine,
+    /// Mean squared error.
+    Mse,
+    /// Peak signal-to-noise ratio of each pair, averaged over targets.
+    MeanPsnr,
+    /// Pearson correlation of all values.
+    PixelCorrelation,
+    /// Structural similarity.
+    Ssim,
+}
+
+impl PictureMetric {
+    /// One valid configuration of each member.
+    pub fn examples() -> Vec<Self> {
+        vec![Self::JudgeCosine, Self::VictimCosine, Self::Mse, Self::MeanPsnr, Self::PixelCorrelation, Self::Ssim]
+    }
+
+    /// The metrics that look through no encoder.
+    pub fn pixels() -> impl Iterator<Item = Self> {
+        Self::examples().into_iter().filter(|kind| !matches!(kind, Self::JudgeCosine | Self::VictimCosine))
+    }
+
+    /// The metric, ready to score.
+    ///
+    /// # Errors
+    /// [`Error::NoEncoder`] when `context` lacks the encoder that the metric looks through.
+    pub fn build<'a>(self, context: &Context<'a>) -> Result<Box<dyn Metric<Picture> + 'a>, Error> {
+        Ok(match self {
+            Self::JudgeCosine => {
+                let encoder = context.judge.ok_or(Error::NoEncoder { metric: "judge_cosine", role: "judge" })?;
+                Box::new(image::Cosine::new("judge_cosine", encoder))
+            }
+            Self::VictimCosine => {
+                let encoder = context.victim.ok_or(Error::NoEncoder { metric: "victim_cosine", role: "victim" })?;
+                Box::new(image::Cosine::new("victim_cosine", encoder))
+            }
+            Self::Mse => Box::new(image::mean_squared_error()),
+            Self::MeanPsnr => Box::new(image::mean_psnr()),
+            Self::PixelCorrelation => Box::new(image::correlation()),
+            Self::Ssim => Box::new(image::structural_similarity()),
+        })
+    }
+}
+
 /// How many other originals each guess meets in [`shuffled_floor`].
 const FLOOR_PAIRINGS: usize = 10;
 
@@ -184,18 +240,18 @@ const FLOOR_PAIRINGS: usize = 10;
 /// Each guess meets up to ten originals of other clusters, and every original is met equally often: the targets are put
 /// in a random circle, and guess `i` meets the originals 1, 2, ... steps ahead. Targets with no other cluster to meet
 /// have no floor. For cosines use [`similarity::judge`], which takes the exact mean over all pairings.
-pub fn shuffled_floor(
-    metric: &dyn Metric,
-    truths: &[&str],
-    guesses: &[&str],
+pub fn shuffled_floor<R: ?Sized>(
+    metric: &dyn Metric<R>,
+    truths: &[&R],
+    guesses: &[&R],
     clusters: &[u32],
     rng: &mut Stream,
 ) -> Result<Vec<Option<f64>>, Error> {
     check_paired(truths.len(), guesses.len())?;
     check_clusters(truths.len(), clusters)?;
     let met = other_pairings(clusters, rng);
-    let shuffled_truths: Vec<&str> = met.iter().map(|&(_, truth)| truths[truth]).collect();
-    let shuffled_guesses: Vec<&str> = met.iter().map(|&(guess, _)| guesses[guess]).collect();
+    let shuffled_truths: Vec<&R> = met.iter().map(|&(_, truth)| truths[truth]).collect();
+    let shuffled_guesses: Vec<&R> = met.iter().map(|&(guess, _)| guesses[guess]).collect();
     let scores = metric.score(&shuffled_truths, &shuffled_guesses)?;
     let mut sums = vec![(0.0, 0.0); truths.len()];
     for (&(guess, _), score) in met.iter().zip(scores) {

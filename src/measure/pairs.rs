@@ -5,7 +5,7 @@ use super::statistics::{Design, Estimate, Method, Table, Tail, bootstrap, mean};
 use super::text::{self, Bleu, Chrf};
 use super::{Context, Error, Metric, MetricKind, Spec, identify, other_pairings, shuffled_floor};
 use crate::data;
-use crate::encode::Encoder;
+use crate::encode::{Embeddings, Encoder};
 use crate::measure::Direction;
 use crate::seed::{self, Stream};
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,12 +173,12 @@ fn text_of(path: &Path) -> Result<String, data::Error> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-fn malformed(path: &Path, line: Option<usize>, why: &str) -> data::Error {
+pub(super) fn malformed(path: &Path, line: Option<usize>, why: &str) -> data::Error {
     data::Error::Malformed { path: path.display().to_string(), line, why: why.to_owned() }
 }
 
 /// Names come from files that we did not write: they must not steer a terminal.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
@@ -189,7 +189,7 @@ pub struct Scored {
     pub metric: &'static str,
     /// Raised when the same input can give another score.
     pub version: u32,
-    /// `share`, `points`, `words` or `cosine`.
+    /// See [`Spec::unit`].
     pub unit: &'static str,
     /// Which way it points.
     pub direction: Direction,
@@ -214,7 +214,7 @@ pub struct Scored {
 }
 
 impl Scored {
-    fn new(spec: Spec, estimate: Option<Estimate>, n: usize, floor: Option<f64>) -> Self {
+    pub(super) fn new(spec: Spec, estimate: Option<Estimate>, n: usize, floor: Option<f64>) -> Self {
         let Spec { id, version, unit, direction, signature, .. } = spec;
         Self {
             metric: id,
@@ -234,12 +234,21 @@ impl Scored {
     }
 
     /// Aggregates per-target scores.
-    fn of_targets(spec: Spec, scores: &[Option<f64>], floor: &[Option<f64>], design: &Design) -> Result<Self, Error> {
+    pub(super) fn of_targets(
+        spec: Spec,
+        scores: &[Option<f64>],
+        floor: &[Option<f64>],
+        design: &Design,
+    ) -> Result<Self, Error> {
         let (table, floor) = (Table::one(scores)?, Table::one(floor)?);
         let once = design.once();
         let estimate = mean(&table, design, (spec.low, spec.high), &mut resampling());
         let worst = Tail::new(&table, 0.05, spec.direction).mean(&once);
-        let above = if spec.high == 1.0 { table.above(0.8).mean(&once) } else { None };
+        let above = if spec.high == 1.0 && spec.direction == Direction::HigherLeaksMore {
+            table.above(0.8).mean(&once)
+        } else {
+            None
+        };
         let mut scored = Self::new(spec, estimate, table.n(), floor.mean(&once));
         scored.worst_5_percent = worst;
         scored.above_0_8 = above;
@@ -260,7 +269,9 @@ pub fn score_pairs(pairs: &Pairs, judge: Option<&dyn Encoder>) -> Result<Vec<Sco
     let design = Design::clustered(&pairs.documents, 1);
     let mut scored = Vec::new();
     if let Some(judge) = judge {
-        judged(&truths, &guesses, &pairs.documents, &design, judge, &mut scored)?;
+        let spec = similarity::Cosine::new("judge_cosine", judge).spec();
+        let (truths, guesses) = (judge.encode(&truths)?, judge.encode(&guesses)?);
+        judged(&truths, &guesses, &pairs.documents, &design, &spec, &mut scored)?;
     }
     for kind in MetricKind::examples() {
         if matches!(kind, MetricKind::JudgeCosine | MetricKind::VictimCosine) {
@@ -284,11 +295,11 @@ pub fn score_pairs(pairs: &Pairs, judge: Option<&dyn Encoder>) -> Result<Vec<Sco
     Ok(scored)
 }
 
-fn resampling() -> Stream {
+pub(super) fn resampling() -> Stream {
     seed::stream(0, "score", "bootstrap")
 }
 
-fn shuffling() -> Stream {
+pub(super) fn shuffling() -> Stream {
     seed::stream(0, "score", "floor")
 }
 
@@ -325,17 +336,16 @@ fn corpus<C: Copy>(
     Scored::new(spec, estimate, counts.len(), floor)
 }
 
-fn judged(
-    truths: &[&str],
-    guesses: &[&str],
+/// Leak, cosine and ranks from a judge's vectors; `spec` is that of the cosine.
+pub(super) fn judged(
+    truths: &Embeddings,
+    guesses: &Embeddings,
     documents: &[u32],
     design: &Design,
-    judge: &dyn Encoder,
+    spec: &Spec,
     scored: &mut Vec<Scored>,
 ) -> Result<(), Error> {
-    let spec = similarity::Cosine::new("judge_cosine", judge).spec();
-    let (truths, guesses) = (judge.encode(truths)?, judge.encode(guesses)?);
-    let per_target = similarity::judge(&truths, &guesses, documents)?;
+    let per_target = similarity::judge(truths, guesses, documents)?;
 
     let leak_spec = Spec { id: "judge_leak", unit: "share", low: 0.0, high: 1.0, ..spec.clone() };
     let mut rng = resampling();
@@ -345,7 +355,7 @@ fn judged(
     scored.push(Scored::new(leak_spec, leak, n, Some(0.0)));
     scored.push(Scored::of_targets(spec.clone(), cosine, floor, design)?);
 
-    let ranks = identify::matched(&guesses, &truths)?;
+    let ranks = identify::matched(guesses, truths)?;
     if let Some(chance) = identify::chance(ranks.len()) {
         let columns = [
             ("matched_top1", identify::top(&ranks, 1), chance.top1),
@@ -366,7 +376,7 @@ fn judged(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encode::{self, Embeddings, EncoderInfo};
+    use crate::encode::{self, EncoderInfo};
     use crate::error::Exit;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -116,9 +116,15 @@ impl Bench<'_> {
             ));
         }
         let judge = self.judges[0].info();
+        let relation = if self.shows_pictures() {
+            "cosines are taken about the mean of the auxiliary pictures, and an object counts as named when the judge's ten nearest auxiliary pictures vote for it"
+        } else {
+            "both are small BERT students, a second opinion and not an unrelated one"
+        };
         out.push(format!(
-            "victim {}, judged by {} with the floor of shuffled pairs taken off; both are small BERT students, a second opinion and not an unrelated one",
-            self.victim.info().name, judge.name
+            "victim {}, judged by {} with the floor of shuffled pairs taken off; {relation}",
+            self.victim.info().name,
+            judge.name
         ));
         out.push(format!(
             "corpus {}: {} targets from {} documents, {} auxiliary records from other documents (nearest one at cosine {:.2} in the median)",

@@ -13,7 +13,7 @@ use crate::data::Picture;
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
 use crate::measure::text::Bleu;
-use crate::measure::{self, Context, MetricKind, identify, similarity, utility};
+use crate::measure::{self, Context, MetricKind, PictureMetric, identify, similarity, utility};
 use crate::protect::Pipeline;
 use crate::seed;
 use crate::study::{Cell, Protection, Sigma};
@@ -519,6 +519,16 @@ fn scores(bench: &Bench, side: &Side, guesses: &[Guess], task: &str) -> Result<(
     }
     if bench.shows_pictures() {
         objects(bench, side, guesses, &mut test)?;
+        let truths: Vec<&Picture> = side.records[..n].iter().filter_map(|r| r.picture.as_ref()).collect();
+        let drawn: Vec<&Picture> = guesses.iter().filter_map(|g| g.picture.as_ref()).collect();
+        for kind in PictureMetric::pixels() {
+            let metric = kind.build(&Context::default())?;
+            let id = metric.spec().id;
+            let mut rng = seed::stream(bench.study.data.split_seed, task, id);
+            let other = measure::shuffled_floor(metric.as_ref(), &truths, &drawn, clusters, &mut rng)?;
+            floor.insert(id.to_owned(), other);
+            test.insert(id.to_owned(), metric.score(&truths, &drawn)?);
+        }
         return Ok((test, floor));
     }
     for kind in MetricKind::text_only() {
@@ -616,7 +626,7 @@ fn judged(bench: &Bench, side: &Side, guesses: &[Guess]) -> Result<Scores, Error
             let ranks = identify::matched(&guess, &truth)?;
             out.insert("matched_top1".to_owned(), identify::top(&ranks, 1));
             if bench.shows_pictures() {
-                out.insert("matched_two_way".to_owned(), identify::two_way(&ranks));
+                out.insert("matched_two_way".to_owned(), identify::matched_wins(&guess, &truth, 2)?);
             }
         }
         out.insert(format!("{prefix}_cosine"), seen.cosine);

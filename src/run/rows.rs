@@ -7,7 +7,7 @@ use crate::Error;
 use crate::attack::AttackConfig;
 use crate::measure::similarity::leak_statistic;
 use crate::measure::statistics::{self, Design, Estimate, Table, Tail};
-use crate::measure::{Context, MetricKind};
+use crate::measure::{Context, MetricKind, PictureMetric};
 use crate::seed;
 
 /// What a row says about its metric, apart from the value.
@@ -254,20 +254,20 @@ fn column(id: &str) -> Result<Option<Column>, Error> {
         "topic_named" => Some(Column { id: "topic_named", range: (0.0, 1.0), ..LEAK }),
         "bits_leaked" => Some(Column { id: "bits_leaked", unit: "bits", range: (-1e6, 1e6), ..LEAK }),
         _ => {
-            let mut found = None;
+            let mut specs = Vec::new();
             for kind in MetricKind::text_only() {
-                let spec = kind.build(&Context::default())?.spec();
-                if spec.id == id {
-                    found = Some(Column {
-                        id: spec.id,
-                        version: spec.version,
-                        unit: spec.unit,
-                        direction: spec.direction,
-                        range: (spec.low, spec.high),
-                    });
-                }
+                specs.push(kind.build(&Context::default())?.spec());
             }
-            found
+            for kind in PictureMetric::pixels() {
+                specs.push(kind.build(&Context::default())?.spec());
+            }
+            specs.into_iter().find(|spec| spec.id == id).map(|spec| Column {
+                id: spec.id,
+                version: spec.version,
+                unit: spec.unit,
+                direction: spec.direction,
+                range: (spec.low, spec.high),
+            })
         }
     })
 }

@@ -222,6 +222,10 @@ impl<'t> Reader<'t> {
             "attribute" => AttackConfig::Attribute(self.table(table, &place)),
             "slots" => AttackConfig::Slots(self.table(table, &place)),
             "linkage" => AttackConfig::Linkage(self.table(table, &place)),
+            "membership" => AttackConfig::Membership(self.table(table, &place)),
+            "ridge" => AttackConfig::Ridge(self.table(table, &place)),
+            "image_decoder" => AttackConfig::ImageDecoder(self.table(table, &place)),
+            "invert" => AttackConfig::Invert(self.table(table, &place)),
             _ => {
                 let known = near(&kind, AttackConfig::KINDS.into_iter());
                 self.problem(kind_start, &format!("unknown attack kind `{kind}`; {known}"));
@@ -469,6 +473,17 @@ lr = -1.0
         ] {
             assert!(message.contains(expected), "{expected} is missing from\n{message}");
         }
+    }
+
+    #[test]
+    fn every_kind_of_attack_can_be_asked_for() {
+        let head = "schema = 1\nname = \"all\"\n[data]\ncorpus = \"toy\"\n[encode]\nvictim = \"toy\"\njudges = [\"toy-judge\"]\n\
+                    [[protect]]\nname = \"p\"\npipeline = \"identity\"\n";
+        let attacks: String =
+            AttackConfig::KINDS.iter().map(|kind| format!("[[attack]]\nkind = \"{kind}\"\n")).collect();
+        let study = Study::parse("all.toml", &format!("{head}{attacks}")).expect("every kind has its defaults");
+        let kinds: Vec<&str> = study.attack.iter().map(|a| a.config.kind()).collect();
+        assert_eq!(kinds, AttackConfig::KINDS);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod assets;
 mod encode;
 mod encode_folder;
 mod encode_pictures;
+mod pictures;
 mod prior;
 mod protect;
 mod recover;

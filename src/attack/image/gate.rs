@@ -13,6 +13,8 @@ const PIXELS: usize = 32;
 const DIRECTIONS: usize = 4;
 /// Largest relative error of a direction's derivative.
 const TOLERANCE: f64 = 1e-2;
+/// Lengths of a step: kinks spoil long ones, rounding spoils short ones, and a wrong gradient agrees with none.
+const STEPS: [f32; 4] = [0.1, 0.03, 0.01, 0.003];
 /// Pixels in the side of a block that must have a gradient.
 const BLOCK: usize = 8;
 
@@ -54,8 +56,12 @@ pub fn check(encoder: &dyn WhiteBox, pixels: &Pixels, rng: &mut seed::Stream) ->
         let spread = (x.len() as f32).sqrt();
         let noise = rng.sample_iter(StandardNormal).take(x.len());
         let d: Vec<f32> = gradient.iter().zip(noise).map(|(g, z): (&f32, f32)| g / norm + 0.5 * z / spread).collect();
-        let (expected, found) = (f64::from(dot(&gradient, &d)), slope(&d, 0.05)?);
-        worst = worst.max((found - expected).abs() / expected.abs().max(1e-9));
+        let expected = f64::from(dot(&gradient, &d));
+        let mut error = f64::INFINITY;
+        for h in STEPS {
+            error = error.min((slope(&d, h)? - expected).abs() / expected.abs().max(1e-9));
+        }
+        worst = worst.max(error);
     }
     if worst > TOLERANCE {
         return refuse(format!("along a direction it differs from the slope by {:.1} %", 100.0 * worst));

@@ -25,7 +25,7 @@ const DRAWS: usize = 3;
 /// Words of the yardstick that reads the text itself.
 const VOCABULARY: usize = 5000;
 
-/// Infers attributes of a text from its released vector.
+/// Infers attributes of a text from its released vector, or what a picture shows.
 ///
 /// # Formula
 /// Multinomial logistic regression on fresh releases of the real pipeline of labelled auxiliary records. The penalty is
@@ -34,7 +34,8 @@ const VOCABULARY: usize = 5000;
 ///
 /// # Range
 /// Shares and areas, 0 to 1, higher = worse privacy. Chance: the share of the class that is most frequent among the
-/// attacker's records, `1 / K`, and 1/2. Ceiling: the same regression on the words of the text itself (tf-idf).
+/// attacker's records, `1 / K`, and 1/2. Ceiling: the same regression on the words of the text itself (tf-idf); none for
+/// pictures.
 ///
 /// # Source
 /// Song and Raghunathan 2020, section 4 (attribute inference).
@@ -97,6 +98,11 @@ impl Question {
 
     /// Labels that the corpus carries, and labels that rules read off the text.
     fn all(view: &View, field: &Field) -> Vec<Self> {
+        if view.shows_pictures() {
+            let object = Self::new("object", "Which object?", view, field, &|r| r.topic.clone());
+            let owner = Self::new("owner", "Whose picture?", view, field, &|r| r.owner.clone());
+            return object.into_iter().chain(owner).collect();
+        }
         let mut lengths: Vec<usize> = view.auxiliary.iter().map(|r| r.text.chars().count()).collect();
         lengths.sort_unstable();
         let median = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
@@ -156,13 +162,16 @@ impl Probe for Attribute {
             fitted.iter().map(|f| f.iter().map(|(n, reader)| (*n, reader.answer(&released))).collect()).collect();
 
         // 3. Scores, beside what the words of the text itself would tell.
-        let yardsticks: Vec<Answers> = {
+        let yardsticks: Vec<Option<Answers>> = if view.shows_pictures() {
+            // A caption names the object: it is no yardstick for what can be seen.
+            questions.iter().map(|_| None).collect()
+        } else {
             let (texts, targets) = own.words(field.records);
-            questions.par_iter().map(|q| own.yardstick(q, &texts).answer(&targets)).collect()
+            questions.par_iter().map(|q| Some(own.yardstick(q, &texts).answer(&targets))).collect()
         };
         let mut findings = Findings::default();
         for ((question, answers), yardstick) in questions.iter().zip(&answers).zip(&yardsticks) {
-            score(question, answers, yardstick, field, &mut findings);
+            score(question, answers, yardstick.as_ref(), field, &mut findings);
         }
         Ok(findings)
     }
@@ -391,7 +400,7 @@ impl Answers {
 fn score(
     question: &Question,
     answers: &[(usize, Answers)],
-    yardstick: &Answers,
+    yardstick: Option<&Answers>,
     field: &Field,
     findings: &mut Findings,
 ) {
@@ -414,19 +423,19 @@ fn score(
     findings.per_target(
         id("accuracy"),
         best.hits(truth),
-        meaning("accuracy", majority, super::mean(&yardstick.hits(truth))),
+        meaning("accuracy", majority, yardstick.and_then(|y| super::mean(&y.hits(truth)))),
     );
     findings.together(
         id("balanced"),
         &best.balanced(question),
         field,
-        meaning("balanced accuracy", chance, yardstick.balanced(question)(&all)),
+        meaning("balanced accuracy", chance, yardstick.and_then(|y| y.balanced(question)(&all))),
     );
     findings.together(
         id("auc"),
         &best.area(question),
         field,
-        meaning("area under the ROC curve", 0.5, yardstick.area(question)(&all)),
+        meaning("area under the ROC curve", 0.5, yardstick.and_then(|y| y.area(question)(&all))),
     );
     findings.curves.push(Curve {
         title: format!("balanced accuracy: {}", question.id.replace('_', " ")),

@@ -168,6 +168,19 @@ fn folder(root: &Path, keep: &Keep) -> Result<Corpus, Error> {
     Corpus::build(draft, keep)
 }
 
+/// The pictures of the folder at `root`, each with its path below it; none where texts outnumber them.
+///
+/// # Errors
+/// When a folder cannot be read, or a name is not UTF-8.
+pub fn picture_files(root: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let mut files = Files::default();
+    walk(root, &mut Vec::new(), &mut files)?;
+    if files.pictures.len() < files.texts.len() {
+        return Ok(Vec::new());
+    }
+    Ok(files.pictures.iter().map(|names| (names.join("/"), below(root, names))).collect())
+}
+
 /// Where the file of these names lies.
 pub(super) fn below(root: &Path, names: &[String]) -> PathBuf {
     names.iter().fold(root.to_path_buf(), |path: PathBuf, name| path.join(name))

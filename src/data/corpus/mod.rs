@@ -77,7 +77,7 @@ pub struct CorpusStats {
     pub kept: usize,
     /// The first files that could not be read as pictures, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub broken: Vec<String>,
+    pub unreadable: Vec<String>,
 }
 
 impl fmt::Display for CorpusStats {
@@ -91,7 +91,7 @@ impl fmt::Display for CorpusStats {
             write!(f, " {rule} {count},")?;
         }
         write!(f, " duplicate {}", self.duplicates)?;
-        self.broken.iter().try_for_each(|why| write!(f, "\n  broken: {why}"))
+        self.unreadable.iter().try_for_each(|why| write!(f, "\n  unreadable: {why}"))
     }
 }
 

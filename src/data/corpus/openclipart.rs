@@ -94,7 +94,7 @@ mod tests {
             .map(|i| entry(&format!("{ROOT}/food/fruit/apple_{i:02}.png"), png(60, 50, [8 * i as u8, 1, 2])))
             .collect();
         entries.push(entry(&format!("{ROOT}/logos/tux_logo.png"), png(50, 50, [1, 2, 3])));
-        entries.push(entry(&format!("{ROOT}/logos/tiny.png"), png(47, 90, [1, 2, 3])));
+        entries.push(entry(&format!("{ROOT}/logos/tiny.png"), png(47, 40, [1, 2, 3])));
         let corpus = read(&entries, &Keep::default()).expect("drawings");
         let first = &corpus.records[0];
         assert_eq!((first.id.as_str(), first.document.as_str()), ("food/fruit/apple_00", "apple"));

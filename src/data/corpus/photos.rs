@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_pictures_are_topics_and_broken_files_are_named() {
+    fn folders_of_pictures_are_topics_and_unreadable_files_are_named() {
         let (a, b, c) = (png(20, 30, [200, 0, 0]), png(20, 30, [0, 200, 0]), png(64, 9, [0, 0, 200]));
         let folder = folder(&[
             ("ball/1.png", &a),
@@ -198,9 +198,10 @@ mod tests {
             [("ball/1.png", Some("ball")), ("ball/deep/2.JPG", Some("ball")), ("racket/3.png", Some("racket"))]
         );
         assert_eq!(corpus.records[0].document, "ball/1.png");
-        assert_eq!((corpus.stats.files, corpus.stats.duplicates, corpus.stats.dropped["broken"]), (5, 1, 1));
+        assert_eq!((corpus.stats.files, corpus.stats.duplicates, corpus.stats.dropped["unreadable"]), (5, 1, 1));
         assert!(
-            corpus.stats.broken[0].ends_with("cut.png`: a PNG file that ends before its picture does; copy it again")
+            corpus.stats.unreadable[0]
+                .ends_with("cut.png`: a PNG file that ends before its picture does; copy it again")
         );
         let nothing = self::folder(&[("a.png", b"hello"), ("b.jpg", b"")]);
         let error = local::read(nothing.path(), &keep()).expect_err("no picture");

@@ -12,7 +12,7 @@ const NAMED: usize = 5;
 
 /// The rules on decoded pictures, as statistics name them.
 const SMALL: &str = "small";
-const BROKEN: &str = "broken";
+const UNREADABLE: &str = "unreadable";
 
 /// What a reader found, before anything is decoded.
 pub(super) struct Draft<'a> {
@@ -20,7 +20,8 @@ pub(super) struct Draft<'a> {
     pub(super) files: usize,
     /// How a picture becomes a square.
     pub(super) fit: Fit,
-    /// Pictures with a shorter side are dropped.
+    /// Pictures that would have to be enlarged from less are dropped: the shorter side of what is cropped, the longer
+    /// side of what is padded (inside its margins).
     pub(super) min_side_px: u32,
     /// What the reader itself left out, by reason.
     pub(super) dropped: BTreeMap<String, usize>,
@@ -37,10 +38,10 @@ pub(super) enum Source<'a> {
 /// Why a picture is left out.
 enum Drop {
     Small,
-    Broken(String),
+    Unreadable(String),
 }
 
-/// Decodes in parallel, drops what is small, broken or there already, and counts.
+/// Decodes in parallel, drops what is small, unreadable or there already, and counts.
 ///
 /// # Errors
 /// When two records have one id, or nothing is left.
@@ -53,15 +54,22 @@ pub(super) fn build(draft: Draft<'_>, keep: &Keep) -> Result<Corpus, Error> {
         dropped: draft.dropped,
         ..CorpusStats::default()
     };
-    for rule in [SMALL, BROKEN] {
+    for rule in [SMALL, UNREADABLE] {
         stats.dropped.insert(rule.to_owned(), 0);
     }
     let framed: Vec<Result<Picture, Drop>> = draft
         .found
         .par_iter()
         .map(|(record, source)| {
-            let picture = decoded(record, source).map_err(Drop::Broken)?;
-            if picture.width().min(picture.height()) < draft.min_side_px {
+            let picture = decoded(record, source).map_err(Drop::Unreadable)?;
+            let scaled_side = match draft.fit {
+                Fit::Crop => picture.width().min(picture.height()),
+                Fit::Pad => {
+                    let drawing = picture.trimmed();
+                    drawing.width().max(drawing.height())
+                }
+            };
+            if scaled_side < draft.min_side_px {
                 return Err(Drop::Small);
             }
             Ok(picture.framed(keep.side_px, draft.fit))
@@ -76,10 +84,10 @@ pub(super) fn build(draft: Draft<'_>, keep: &Keep) -> Result<Corpus, Error> {
             }
             Ok(_) => stats.duplicates += 1,
             Err(Drop::Small) => *stats.dropped.entry(SMALL.to_owned()).or_default() += 1,
-            Err(Drop::Broken(why)) => {
-                *stats.dropped.entry(BROKEN.to_owned()).or_default() += 1;
-                if stats.broken.len() < NAMED {
-                    stats.broken.push(why);
+            Err(Drop::Unreadable(why)) => {
+                *stats.dropped.entry(UNREADABLE.to_owned()).or_default() += 1;
+                if stats.unreadable.len() < NAMED {
+                    stats.unreadable.push(why);
                 }
             }
         }
@@ -167,7 +175,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_picture_is_counted_once_and_all_have_one_size() {
-        let (red, tall, tiny) = (png(40, 20, [200, 0, 0]), png(10, 30, [0, 200, 0]), png(7, 90, [0; 3]));
+        let (red, tall, tiny) = (png(40, 20, [200, 0, 0]), png(10, 30, [0, 200, 0]), png(7, 5, [0; 3]));
         let found = vec![
             ("ball_red_01", &red[..]),
             ("ball_red_02", &red[..]),
@@ -187,14 +195,14 @@ pub(super) mod tests {
         assert_eq!((corpus.medium(), corpus.unit), (Medium::Picture, "picture"));
         assert_eq!(
             corpus.stats.to_string(),
-            "5 documents, 8 pictures, 2 kept; dropped: broken 2, small 1, unlisted 2, duplicate 1\n  \
-             broken: `cut`: a PNG file that ends before its picture does; copy it again\n  \
-             broken: `text`: not a picture; PNG, JPEG, WebP, GIF, BMP and TIFF are read"
+            "5 documents, 8 pictures, 2 kept; dropped: small 1, unlisted 2, unreadable 2, duplicate 1\n  \
+             unreadable: `cut`: a PNG file that ends before its picture does; copy it again\n  \
+             unreadable: `text`: not a picture; PNG, JPEG, WebP, GIF, BMP and TIFF are read"
         );
     }
 
     #[test]
-    fn nothing_but_broken_files_is_refused_with_their_reasons() {
+    fn nothing_but_unreadable_files_is_refused_with_their_reasons() {
         let error = build(draft(vec![("cut", b"GIF89a"), ("none", b"")]), &Keep::default()).expect_err("no picture");
         assert!(error.to_string().contains("`none`: an empty file; copy it again"), "{error}");
         assert_eq!(error.exit(), crate::Exit::Input);

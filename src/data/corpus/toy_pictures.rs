@@ -93,8 +93,11 @@ fn covers(shape: usize, x: f32, y: f32) -> bool {
         "triangle" => y < 0.6 && y > 1.9 * x.abs() - 1.0,
         "cross" => x.abs().min(y.abs()) < 0.28 && x.abs().max(y.abs()) < 1.0,
         "star" => {
-            let angle = (y.atan2(x) + TAU) % (TAU / 5.0) - PI / 5.0;
-            r * (angle.abs() + PI / 10.0).cos() < 0.5 + 0.25 * (1.0 - angle.abs() * 5.0 / PI)
+            // Between a point at radius 1 and a notch at .42, a tenth of a turn away, the edge is a line.
+            let angle = (y.atan2(x) + TAU) % (TAU / 5.0);
+            let angle = angle.min(TAU / 5.0 - angle);
+            let (notch_x, notch_y) = (0.42 * (PI / 5.0).cos(), 0.42 * (PI / 5.0).sin());
+            r * (notch_y * angle.cos() + (1.0 - notch_x) * angle.sin()) < notch_y
         }
         "crescent" => r < 1.0 && (x - 0.45).hypot(y) > 0.75,
         _ => x.abs() < 1.0 && y.abs() < 1.0 && ((y + 1.0) * 2.5).fract() < 0.5,

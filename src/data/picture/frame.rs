@@ -12,9 +12,13 @@ pub enum Fit {
     /// The square in the middle, as long as the shorter side. For photographs: their subject stands in the middle.
     #[default]
     Crop,
-    /// All of it, the longer side as long as the square's, in the middle of white. For drawings on white.
+    /// What is left inside white margins, the longer side as long as the square's, in the middle of white. For drawings
+    /// on white.
     Pad,
 }
+
+/// A channel at or above this value counts as white in margins.
+const WHITE: u8 = 250;
 
 impl Picture {
     /// The picture as a square of `side_px` pixels.
@@ -27,14 +31,33 @@ impl Picture {
         match fit {
             Fit::Crop => {
                 let side = self.width.min(self.height);
-                self.cut((self.width - side) / 2, (self.height - side) / 2, side).resized(side_px, side_px)
+                self.cut((self.width - side) / 2, (self.height - side) / 2, side, side).resized(side_px, side_px)
             }
             Fit::Pad => {
-                let scale = f64::from(side_px) / f64::from(self.width.max(self.height));
+                let drawing = self.trimmed();
+                let scale = f64::from(side_px) / f64::from(drawing.width.max(drawing.height));
                 let scaled = |side: u32| ((f64::from(side) * scale).round() as u32).clamp(1, side_px);
-                self.resized(scaled(self.width), scaled(self.height)).on_white(side_px)
+                drawing.resized(scaled(drawing.width), scaled(drawing.height)).on_white(side_px)
             }
         }
+    }
+
+    /// The picture without its white margins; a white picture stays as it is.
+    #[must_use]
+    pub fn trimmed(&self) -> Self {
+        let row_bytes = 3 * self.width as usize;
+        let is_white = |pixel: &[u8]| pixel.iter().all(|&v| v >= WHITE);
+        let rows: Vec<&[u8]> = self.rgb.chunks_exact(row_bytes).collect();
+        let is_inked = |row: &&[u8]| !is_white(row);
+        let (Some(top), Some(bottom)) = (rows.iter().position(is_inked), rows.iter().rposition(is_inked)) else {
+            return self.clone();
+        };
+        let inked = &rows[top..=bottom];
+        let first = |row: &&[u8]| row.chunks_exact(3).position(|pixel| !is_white(pixel));
+        let last = |row: &&[u8]| row.chunks_exact(3).rposition(|pixel| !is_white(pixel));
+        let left = inked.iter().filter_map(first).min().expect("the first row has ink") as u32;
+        let right = inked.iter().filter_map(last).max().expect("the first row has ink") as u32;
+        self.cut(left, top as u32, right + 1 - left, inked.len() as u32)
     }
 
     /// The picture at another size; the shape may change.
@@ -56,16 +79,15 @@ impl Picture {
         Self::new(width, height, imageops::resize(&view, width, height, FilterType::CatmullRom).into_raw())
     }
 
-    /// The square of `side` pixels whose upper left corner is at `(left, top)`.
-    fn cut(&self, left: u32, top: u32, side: u32) -> Self {
-        if (self.width, self.height) == (side, side) {
+    /// The part of this size whose upper left corner is at `(left, top)`.
+    fn cut(&self, left: u32, top: u32, width: u32, height: u32) -> Self {
+        if (self.width, self.height) == (width, height) {
             return self.clone();
         }
-        let (row_bytes, side_bytes) = (3 * self.width as usize, 3 * side as usize);
-        let from = 3 * left as usize;
-        let rows = self.rgb.chunks_exact(row_bytes).skip(top as usize).take(side as usize);
-        let rgb: Vec<u8> = rows.flat_map(|row| &row[from..from + side_bytes]).copied().collect();
-        Self::new(side, side, rgb)
+        let (from, to) = (3 * left as usize, 3 * (left + width) as usize);
+        let rows = self.rgb.chunks_exact(3 * self.width as usize).skip(top as usize).take(height as usize);
+        let rgb: Vec<u8> = rows.flat_map(|row| &row[from..to]).copied().collect();
+        Self::new(width, height, rgb)
     }
 
     /// In the middle of a white square that is not smaller.
@@ -109,6 +131,19 @@ mod tests {
             ([255, 0, 0], [0, 255, 0], [0, 0, 255])
         );
         assert_eq!((pixel(&pad, 4, 2), pixel(&pad, 4, 28)), ([255; 3], [255; 3]));
+    }
+
+    #[test]
+    fn white_margins_are_cut_off_before_padding() {
+        let mut rgb = vec![255_u8; 3 * 40 * 30];
+        for (x, y) in [(5, 7), (12, 9), (8, 20)] {
+            rgb[3 * (y * 40 + x)] = 10;
+        }
+        let trimmed = Picture::new(40, 30, rgb).trimmed();
+        assert_eq!((trimmed.width(), trimmed.height()), (8, 14));
+        assert_eq!((pixel(&trimmed, 0, 0), pixel(&trimmed, 3, 13)), ([10, 255, 255], [10, 255, 255]));
+        let white = Picture::new(4, 3, vec![252; 36]);
+        assert_eq!(white.trimmed(), white);
     }
 
     #[test]
