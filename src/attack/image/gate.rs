@@ -14,7 +14,7 @@ const DIRECTIONS: usize = 4;
 /// Largest relative error of a direction's derivative.
 const TOLERANCE: f64 = 1e-2;
 /// Lengths of a step: kinks spoil long ones, rounding spoils short ones, and a wrong gradient agrees with none.
-const STEPS: [f32; 4] = [0.1, 0.03, 0.01, 0.003];
+const STEPS: [f32; 5] = [0.03, 0.01, 3e-3, 1e-3, 3e-4];
 /// Pixels in the side of a block that must have a gradient.
 const BLOCK: usize = 8;
 
