@@ -58,7 +58,7 @@ pub struct Random {}
 
 impl Blind {
     /// The image decoder that it trains on pictures.
-    fn image_decoder(&self) -> image::decoder::ImageDecoder {
+    pub fn image_decoder(&self) -> image::decoder::ImageDecoder {
         let Self { steps, adapt_steps, batch } = *self;
         image::decoder::ImageDecoder { steps, adapt_steps, batch, ..image::decoder::ImageDecoder::default() }
     }

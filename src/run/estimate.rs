@@ -3,7 +3,10 @@
 use super::bench::Bench;
 use crate::Error;
 use crate::attack::AttackConfig;
+use crate::attack::image::painter;
 use crate::attack::text::kept::Kept;
+use crate::data::Picture;
+use crate::encode::Encoder;
 use crate::nn::kernel::{Layout, matmul};
 use std::time::Instant;
 
@@ -20,11 +23,58 @@ pub fn sentence(bench: &Bench, open: usize, total: usize) -> Result<String, Erro
     Ok(format!("{open} of {total} cells to run, about {pace} on {} threads", rayon::current_num_threads()))
 }
 
+/// Seconds that all cells of a study of pictures would take.
+fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
+    /// Forward passes that one step of a descent costs, and what small convolutions reach of the machine's matrix speed.
+    const DESCENT: f64 = 3.5;
+    const EFFICIENCY: f64 = 0.3;
+    let study = bench.study;
+    let pictures: Vec<&Picture> = bench.auxiliary.records.iter().filter_map(|r| r.picture.as_ref()).take(48).collect();
+    let pace = |encoder: &dyn Encoder| -> Result<f64, Error> {
+        encoder.encode_pictures(&pictures[..pictures.len().min(8)])?;
+        let clock = Instant::now();
+        encoder.encode_pictures(&pictures)?;
+        Ok(clock.elapsed().as_secs_f64() / pictures.len().max(1) as f64)
+    };
+    let encode_s = pace(bench.victim)?;
+    let mut look_s = encode_s;
+    for judge in &bench.judges {
+        look_s += pace(*judge)?;
+    }
+    let flops = rayon::current_num_threads() as f64 * flops_per_second() * EFFICIENCY;
+    let protections = study.protect.len() as f64;
+    let mut cell_s = 0.0;
+    for attack in study.attack.iter().map(|a| &a.config) {
+        let most = [attack.targets(), study.data.targets].into_iter().filter(|&n| n > 0).min().unwrap_or_default();
+        if !attack.is_probe() {
+            // Test and validation targets; leaks and named objects look twice.
+            cell_s += 2.3 * most as f64 * look_s;
+        }
+        let painter = match attack {
+            AttackConfig::Blind(b) => Some(b.image_decoder()),
+            AttackConfig::ImageDecoder(d) => Some(d.clone()),
+            _ => None,
+        };
+        if let Some(d) = painter {
+            let steps = d.adapt_steps as f64 + d.steps as f64 / protections;
+            let each = painter::multiplications(bench.victim.info().dim, study.data.side_px as usize, d.channels);
+            cell_s += steps * d.batch as f64 * 6.0 * each / flops;
+        }
+        if let AttackConfig::Invert(i) = attack {
+            cell_s += 1.25 * (most * i.starts * i.steps) as f64 * encode_s * DESCENT;
+        }
+    }
+    Ok(cell_s * protections * study.seeds.len() as f64)
+}
+
 /// Seconds that all cells of the study would take.
 fn seconds(bench: &Bench) -> Result<f64, Error> {
+    if bench.shows_pictures() {
+        return seconds_of_pictures(bench);
+    }
     let study = bench.study;
     let texts: Vec<&str> = bench.auxiliary.records.iter().take(192).map(|r| r.text.as_str()).collect();
-    let pace = |encoder: &dyn crate::encode::Encoder| -> Result<f64, Error> {
+    let pace = |encoder: &dyn Encoder| -> Result<f64, Error> {
         encoder.encode(&texts[..texts.len().min(16)])?;
         let clock = Instant::now();
         encoder.encode(&texts)?;

@@ -14,7 +14,7 @@ const DIRECTIONS: usize = 4;
 /// Largest relative error of a direction's derivative.
 const TOLERANCE: f64 = 1e-2;
 /// Lengths of a step: kinks spoil long ones, rounding spoils short ones, and a wrong gradient agrees with none.
-const STEPS: [f32; 4] = [0.1, 0.03, 0.01, 0.003];
+const STEPS: [f32; 6] = [0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4];
 /// Likewise for a single value, whose slope is small beside the corners of a deep network.
 const VALUE_STEPS: [f32; 5] = [0.02, 0.001, 4e-4, 2e-4, 1e-4];
 /// Pixels in the side of a block that must have a gradient.
@@ -24,8 +24,8 @@ const BLOCK: usize = 8;
 ///
 /// # Formula
 /// For the loss `E(x).u`, `u` random: the derivatives along four random directions agree within 1 %, those of 32 single
-/// values correlate with `r > .99` (both at the best of a few steps), and every block of 8 x 8 pixels has a gradient that is not zero. A gradient that is cut
-/// somewhere looks like perfect privacy; one that is partly right is worse.
+/// values correlate with `r > .99` (both at the best of a few steps), and every block of 8 x 8 pixels has a gradient that
+/// is not zero. A gradient that is cut somewhere looks like perfect privacy; one that is partly right is worse.
 ///
 /// # Errors
 /// [`Error::Gradient`] says what disagrees.

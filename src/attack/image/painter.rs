@@ -105,6 +105,15 @@ impl Plan {
     }
 }
 
+/// Multiplications that one picture costs; 0 where no network can be laid out.
+pub fn multiplications(dim: usize, side: usize, channels: usize) -> f64 {
+    let Ok(plan) = Plan::new(dim, side, channels) else { return 0.0 };
+    let base = plan.base() * plan.base();
+    let stage = |s: usize| 9 * plan.width(s) * plan.width(s + 1) * base << (2 * (s + 1));
+    let last = 27 * plan.width(plan.stages) * side * side;
+    (dim * base * plan.width(0) + (0..plan.stages).map(stage).sum::<usize>() + last) as f64
+}
+
 #[derive(Serialize, Deserialize)]
 struct Header {
     plan: Plan,
