@@ -7,7 +7,7 @@
 
 use super::Error;
 use super::kernel::{Layout as Order, matmul};
-use super::ops::{floats, with_floats};
+use super::ops::{floats, sum_in_order, with_floats};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -133,14 +133,6 @@ impl Sizes {
             .collect();
         sum_in_order(partial, 9 * self.channels * self.out_channels)
     }
-}
-
-fn sum_in_order(parts: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
-    let mut total = vec![0.0; len];
-    for part in parts {
-        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
-    }
-    total
 }
 
 impl CustomOp2 for Conv {

@@ -14,6 +14,18 @@ use rayon::prelude::*;
 
 type Output = Result<(CpuStorage, Shape)>;
 
+/// Rows that one worker takes at a time. Fixed: it groups sums, which must not depend on the number of threads.
+const BLOCK: usize = 4096;
+
+/// The sum of vectors, in their order.
+pub(super) fn sum_in_order(parts: Vec<Vec<f32>>, len: usize) -> Vec<f32> {
+    let mut total = vec![0.0; len];
+    for part in parts {
+        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    }
+    total
+}
+
 /// The elements of a contiguous `f32` tensor.
 pub(super) fn floats<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let CpuStorage::F32(data) = storage else {
@@ -70,7 +82,10 @@ impl CustomOp3 for LayerNorm {
         width(self.name(), x_layout.shape(), gain.len())?;
         width(self.name(), bias_layout.shape(), gain.len())?;
         let mut y = vec![0.0; x.len()];
-        rows::layer_norm(x, gain, bias, self.eps, &mut y, &mut vec![Moments::default(); x.len() / gain.len()]);
+        let block = BLOCK * gain.len();
+        y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| {
+            rows::layer_norm(x, gain, bias, self.eps, y, &mut vec![Moments::default(); x.len() / gain.len()]);
+        });
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -84,12 +99,22 @@ impl CustomOp3 for LayerNorm {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dx, dgain, dbias) =
             with_floats(self.name(), [x, gain, bias, &dy.contiguous()?], |[x, gain, bias, dy]| {
-                let mut moments = vec![Moments::default(); x.len() / gain.len()];
                 let mut dx = vec![0.0; x.len()];
-                rows::layer_norm(x, gain, bias, self.eps, &mut dx, &mut moments);
-                dx.fill(0.0);
-                let (mut dgain, mut dbias) = (vec![0.0; gain.len()], vec![0.0; gain.len()]);
-                rows::layer_norm_backward(x, gain, &moments, dy, &mut dx, &mut dgain, &mut dbias);
+                let (d, block) = (gain.len(), BLOCK * gain.len());
+                let blocks = dx.par_chunks_mut(block).zip(x.par_chunks(block)).zip(dy.par_chunks(block));
+                let partial: Vec<Vec<f32>> = blocks
+                    .map(|((dx, x), dy)| {
+                        let mut moments = vec![Moments::default(); x.len() / d];
+                        rows::layer_norm(x, gain, bias, self.eps, dx, &mut moments);
+                        dx.fill(0.0);
+                        let mut sums = vec![0.0; 2 * d];
+                        let (dgain, dbias) = sums.split_at_mut(d);
+                        rows::layer_norm_backward(x, gain, &moments, dy, dx, dgain, dbias);
+                        sums
+                    })
+                    .collect();
+                let mut dgain = sum_in_order(partial, 2 * d);
+                let dbias = dgain.split_off(d);
                 Ok((dx, dgain, dbias))
             })?;
         let tensor = |data: Vec<f32>, like: &Tensor| Tensor::from_vec(data, like.shape(), like.device());
@@ -116,18 +141,27 @@ impl CustomOp2 for BiasGelu {
         let (x, bias) = (floats(self.name(), x, x_layout)?, floats(self.name(), bias, bias_layout)?);
         width(self.name(), x_layout.shape(), bias.len())?;
         let mut y = vec![0.0; x.len()];
-        rows::bias_gelu(x, bias, &mut y);
+        let block = BLOCK * bias.len();
+        y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| rows::bias_gelu(x, bias, y));
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, bias: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (dx, dbias) = with_floats(self.name(), [x, bias, &dy.contiguous()?], |[x, bias, dy]| {
-            let (mut derivative, mut dx) = (x.to_vec(), vec![0.0; x.len()]);
-            rows::bias_gelu_keeping_derivative(&mut derivative, bias, &mut dx);
-            dx.copy_from_slice(dy);
-            let mut dbias = vec![0.0; bias.len()];
-            rows::bias_gelu_backward(&derivative, &mut dx, &mut dbias);
-            Ok((dx, dbias))
+            let mut dx = vec![0.0; x.len()];
+            let block = BLOCK * bias.len();
+            let blocks = dx.par_chunks_mut(block).zip(x.par_chunks(block)).zip(dy.par_chunks(block));
+            let partial: Vec<Vec<f32>> = blocks
+                .map(|((dx, x), dy)| {
+                    let mut derivative = x.to_vec();
+                    rows::bias_gelu_keeping_derivative(&mut derivative, bias, dx);
+                    dx.copy_from_slice(dy);
+                    let mut dbias = vec![0.0; bias.len()];
+                    rows::bias_gelu_backward(&derivative, dx, &mut dbias);
+                    dbias
+                })
+                .collect();
+            Ok((dx, sum_in_order(partial, bias.len())))
         })?;
         let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
         Ok((Some(dx), Some(Tensor::from_vec(dbias, bias.shape(), bias.device())?)))

@@ -98,3 +98,50 @@ pub fn check(encoder: &dyn WhiteBox, pixels: &Pixels, rng: &mut seed::Stream) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{Embeddings, Encoder, Error as EncodeError, MapShape, Toy};
+
+    /// A toy whose gradient is spoiled before it is handed out.
+    struct Spoiled(Toy, fn(&mut [f32]));
+
+    impl WhiteBox for Spoiled {
+        fn maps(&self) -> Vec<MapShape> {
+            self.0.maps()
+        }
+
+        fn gradient_with_maps(
+            &self,
+            pixels: &[f32],
+            side: usize,
+            maps: &[usize],
+            loss: &mut dyn FnMut(&[Embeddings]) -> Vec<Vec<f32>>,
+        ) -> Result<Vec<f32>, EncodeError> {
+            let mut gradient = self.0.gradient_with_maps(pixels, side, maps, loss)?;
+            self.1(&mut gradient);
+            Ok(gradient)
+        }
+    }
+
+    #[test]
+    fn the_real_gradient_passes_and_every_spoiled_one_is_refused() {
+        let values: Vec<f32> = (0..3 * 16 * 16).map(|i| 0.5 + 0.4 * (i as f32 * 0.37).sin()).collect();
+        let pixels = Pixels::new(16, values);
+        let verdict = |encoder: &dyn WhiteBox| check(encoder, &pixels, &mut seed::stream(3, "gate", "draws"));
+        assert!(Toy::new().white_box().is_some_and(|toy| verdict(toy).is_ok()));
+        let spoils: [(fn(&mut [f32]), &str); 4] = [
+            (|g| g.fill(0.0), "differs"),
+            (|g| g.iter_mut().for_each(|g| *g *= 1.2), "differs"),
+            (|g| g.iter_mut().step_by(3).for_each(|g| *g = 0.0), "differs"),
+            // A block that was cut off hardly changes the slope along the rest.
+            (|g| (0..8).for_each(|y| g[48 * y..48 * y + 24].fill(0.0)), "block at (0, 0)"),
+        ];
+        for (spoil, why) in spoils {
+            let error = verdict(&Spoiled(Toy::new(), spoil)).expect_err(why).to_string();
+            assert!(error.contains("gradient is wrong"), "{error}");
+            assert!(error.contains(why) || error.contains("differs"), "{error}");
+        }
+    }
+}

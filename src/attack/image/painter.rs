@@ -333,3 +333,63 @@ fn loss(drawn: &Tensor, truth: &Tensor) -> Result<Tensor, nn::Error> {
     let structure = (1.0 - structural_similarity(drawn, truth)?)?;
     Ok(((distance + structure)? * 0.5)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::Quiet;
+    use crate::data::{Keep, Record, corpus};
+    use crate::encode::{Encoder, Toy};
+
+    #[test]
+    fn a_trained_network_is_kept_and_a_damaged_file_is_trained_again() {
+        let keep = Keep { side_px: 16, ..Keep::default() };
+        let corpus = corpus::open::<crate::Error>("toy-pictures", &keep, &mut |_, _| panic!("made up"));
+        let records: Vec<Record> = corpus.expect("a corpus").records.into_iter().take(200).collect();
+        let toy = Toy::new();
+        let pictures: Vec<_> = records.iter().filter_map(|r| r.picture.as_ref()).collect();
+        let clean = toy.encode_pictures(&pictures).expect("the toy reads pictures");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let pipeline = "clip(l2=1) | gaussian(sigma=0.1)".parse().expect("valid");
+        let view = View {
+            auxiliary: &records,
+            clean: &clean,
+            strata: &[0; 200],
+            pipeline: &pipeline,
+            leaked: &Embeddings::empty(clean.dim()),
+            releases: 1,
+            encoder: &toy,
+            prior: None,
+            seed: 1,
+            inputs: "painter test".to_owned(),
+            fingerprint: "painter test".to_owned(),
+            workshop: folder.path(),
+        };
+        let adaptation = Adaptation::fit(&view).expect("fits");
+        let params = ImageDecoder { steps: 60, adapt_steps: 8, batch: 16, channels: 16, ..ImageDecoder::default() };
+        let train = || Painter::train(&view, &adaptation, &params, Pairing::True, &Quiet).expect("trains");
+        let first = train();
+        let losses: Vec<f64> = first.curves()[0].points.iter().map(|p| p.1).collect();
+        assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
+        let files: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").filter_map(Result::ok).collect();
+        assert_eq!(files.len(), 2, "one for clean vectors, one for releases");
+        assert_eq!(train(), first, "read back");
+        for file in &files {
+            let mut bytes = std::fs::read(file.path()).expect("the file exists");
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+            std::fs::write(file.path(), &bytes).expect("overwrites");
+        }
+        assert_eq!(train(), first, "trained again, to the same bits");
+        let drawn = first.paint(&clean).expect("draws");
+        assert_eq!((drawn.len(), drawn.side()), (200, 16));
+    }
+
+    #[test]
+    fn a_side_that_cannot_be_doubled_is_refused() {
+        assert!(Plan::new(8, 50, 8).is_err_and(|e| e.to_string().contains("multiple of 8")));
+        for (side, base) in [(8, 4), (16, 4), (24, 6), (32, 4), (40, 5), (64, 4)] {
+            assert_eq!(Plan::new(8, side, 8).map(|p| p.base()).ok(), Some(base), "{side}");
+        }
+    }
+}
