@@ -51,7 +51,7 @@ pub struct Invert {
 
 impl Default for Invert {
     fn default() -> Self {
-        Self { targets: 100, steps: 150, starts: 2, lr: 0.003, tv: 2.0 }
+        Self { targets: 100, steps: 100, starts: 2, lr: 0.003, tv: 2.0 }
     }
 }
 
