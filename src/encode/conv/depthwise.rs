@@ -7,8 +7,12 @@
     clippy::inline_always,
     reason = "a kernel is compiled for an instruction set by being inlined into its `with_simd`"
 )]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "constant indices keep the accumulators in registers; through an iterator they were stored at every step"
+)]
 
-use super::pointwise::{padded, relu6};
+use super::pointwise::padded;
 use crate::encode::lanes::Aligned;
 use pulp::{Arch, Simd, WithSimd};
 
@@ -141,30 +145,34 @@ impl Apply<'_> {
         let c = self.layer.channels;
         let Windows { input, row, width, .. } = self.windows;
         let vectors = c / S::F32_LANES;
-        let pixels: [[&[S::f32s]; SPAN]; K] = std::array::from_fn(|i| {
+        let mut pixels = [[&[] as &[S::f32s]; SPAN]; K];
+        let mut taps = [[&[] as &[S::f32s]; K]; K];
+        for i in 0..K {
             let line = &input[(y * STRIDE + i) * row + x * STRIDE * c..][..SPAN * c];
-            std::array::from_fn(|j| &S::as_simd_f32s(&line[j * c..(j + 1) * c]).0[..vectors])
-        });
-        let taps: [[&[S::f32s]; K]; K] = std::array::from_fn(|i| {
-            std::array::from_fn(|j| &S::as_simd_f32s(&self.layer.taps[(i * K + j) * c..][..c]).0[..vectors])
-        });
+            for j in 0..SPAN {
+                pixels[i][j] = &S::as_simd_f32s(&line[j * c..(j + 1) * c]).0[..vectors];
+            }
+            for j in 0..K {
+                taps[i][j] = &S::as_simd_f32s(&self.layer.taps[(i * K + j) * c..][..c]).0[..vectors];
+            }
+        }
         let bias = &S::as_simd_f32s(&self.layer.bias).0[..vectors];
-        let mut outs = self.out[(y * width + x) * c..][..T * c].chunks_exact_mut(c);
-        let outs: [&mut [S::f32s]; T] =
-            std::array::from_fn(|_| &mut S::as_mut_simd_f32s(outs.next().expect("T pixels of c floats")).0[..vectors]);
+        let outs = &mut self.out[(y * width + x) * c..][..T * c];
+        let (outs, _) = S::as_mut_simd_f32s(outs);
+        let low = simd.splat_f32s(if self.bounded { 0.0 } else { f32::NEG_INFINITY });
+        let high = simd.splat_f32s(if self.bounded { 6.0 } else { f32::INFINITY });
         for v in 0..vectors {
             let mut sums = [bias[v]; T];
             for i in 0..K {
-                let line: [S::f32s; SPAN] = std::array::from_fn(|j| pixels[i][j][v]);
                 for j in 0..K {
                     let tap = taps[i][j][v];
                     for t in 0..T {
-                        sums[t] = simd.mul_add_e_f32s(line[t * STRIDE + j], tap, sums[t]);
+                        sums[t] = simd.mul_add_e_f32s(pixels[i][t * STRIDE + j][v], tap, sums[t]);
                     }
                 }
             }
             for t in 0..T {
-                outs[t][v] = if self.bounded { relu6(simd, sums[t]) } else { sums[t] };
+                outs[t * vectors + v] = simd.min_f32s(simd.max_f32s(sums[t], low), high);
             }
         }
     }

@@ -28,7 +28,7 @@ use crate::data::Picture;
 use network::{COLOURS, Network, Scratch, Tape};
 use plan::Plan;
 use rayon::prelude::*;
-use resize::Resize;
+use resize::{Resize, eight_bits};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -99,9 +99,9 @@ impl PictureEncoder {
     fn each(&self, pictures: &[&Picture], finish: impl Fn(Vec<f32>) -> Vec<f32> + Sync) -> Vec<f32> {
         let one = |picture: &&Picture| {
             let resize = Resize::new(picture.width() as usize, picture.height() as usize, self.plan.side);
-            let side = self.plan.side as u32;
-            // A resized picture is a picture again: eight bits, as whoever runs these networks stores it.
-            let image = self.coloured(Picture::from_unit(side, side, &resize.apply(&picture.unit())).unit());
+            let mut image = resize.apply(picture.unit());
+            eight_bits(&mut image);
+            let image = self.coloured(image);
             finish(self.with_scratch(|scratch, tape| self.network.forward(&image, tape, scratch)))
         };
         pictures.par_iter().map(one).collect::<Vec<_>>().concat()
@@ -162,7 +162,7 @@ impl WhiteBox for PictureEncoder {
         }
         let resize = Resize::new(side, side, self.plan.side);
         let forward = |pixels: &[f32]| {
-            let (mut tape, image) = (Tape::default(), self.coloured(resize.apply(pixels)));
+            let (mut tape, image) = (Tape::default(), self.coloured(resize.apply(pixels.to_vec())));
             let mean = self.with_scratch(|scratch, _| self.network.forward(&image, &mut tape, scratch));
             (tape, mean)
         };
@@ -190,7 +190,7 @@ impl WhiteBox for PictureEncoder {
                     *g *= 255.0 / deviation;
                 }
             }
-            resize.transposed(&gradient)
+            resize.transposed(gradient)
         };
         Ok(seen.par_iter().enumerate().map(backward).collect::<Vec<_>>().concat())
     }

@@ -9,6 +9,10 @@
     clippy::inline_always,
     reason = "a kernel is compiled for an instruction set by being inlined into its `with_simd`"
 )]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "constant indices keep the accumulators in registers; through an iterator they were stored at every step"
+)]
 
 use crate::encode::lanes::Aligned;
 use pulp::{Arch, Simd, WithSimd};
@@ -164,76 +168,84 @@ impl Apply<'_> {
     #[inline(always)]
     fn panel<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, first: usize, width: usize, column: usize) {
         let k = self.layer.inputs;
-        let weights = &self.layer.panels[first * k + column - first..(first + width) * k];
-        let (bias, _) = S::as_simd_f32s(&self.layer.bias[column..column + V * S::F32_LANES]);
-        let mut pixel = 0;
-        while pixel < self.pixels {
-            if self.pixels < R {
-                let tile = multiply::<S, 1, V>(simd, k, self.rows(pixel), (weights, width), bias);
-                self.store(simd, &tile, pixel, column);
-                pixel += 1;
-            } else {
-                // The last tile overlaps the one before instead of leaving a tail.
-                pixel = pixel.min(self.pixels - R);
-                let tile = multiply::<S, R, V>(simd, k, self.rows(pixel), (weights, width), bias);
-                self.store(simd, &tile, pixel, column);
-                pixel += R;
+        let weights = (&self.layer.panels[first * k + column - first..(first + width) * k], width);
+        if self.pixels < R {
+            for pixel in 0..self.pixels {
+                self.tile::<S, 1, V>(simd, weights, pixel, column);
             }
+            return;
+        }
+        for pixel in (0..self.pixels).step_by(R) {
+            // The last tile overlaps the one before instead of leaving a tail.
+            self.tile::<S, R, V>(simd, weights, pixel.min(self.pixels - R), column);
         }
     }
 
-    /// The inputs of `R` pixels.
+    /// Pixels from `pixel` on. Everything about the accumulators has a constant index: they never leave their registers.
     #[inline(always)]
-    fn rows<const R: usize>(&self, pixel: usize) -> [&[f32]; R] {
-        std::array::from_fn(|r| &self.x[(pixel + r) * self.stride..][..self.layer.inputs])
-    }
-
-    #[inline(always)]
-    fn store<S: Simd, const R: usize, const V: usize>(
+    fn tile<S: Simd, const R: usize, const V: usize>(
         &mut self,
         simd: S,
-        tile: &[[S::f32s; V]; R],
+        weights: (&[f32], usize),
         pixel: usize,
         column: usize,
     ) {
+        let width = V * S::F32_LANES;
+        let (bias, _) = S::as_simd_f32s(&self.layer.bias[column..column + width]);
+        let mut tile =
+            multiply::<S, R, V>(simd, self.layer.inputs, (&self.x[pixel * self.stride..], self.stride), weights, bias);
+        let mut places = [0; R];
         let (mut row, mut x) = (pixel / self.place.width, pixel % self.place.width);
-        for values in tile {
-            let at = self.place.start + row * self.place.row + x * self.layer.outputs + column;
-            let (out, _) = S::as_mut_simd_f32s(&mut self.y[at..at + V * S::F32_LANES]);
-            match self.finish {
-                Finish::Linear => out.copy_from_slice(values),
-                Finish::Relu6 => {
-                    for (o, v) in out.iter_mut().zip(values) {
-                        *o = relu6(simd, *v);
-                    }
-                }
-                Finish::Residual(residual) => {
-                    let (residual, _) = S::as_simd_f32s(&residual[at..at + V * S::F32_LANES]);
-                    for ((o, v), r) in out.iter_mut().zip(values).zip(residual) {
-                        *o = simd.add_f32s(*v, *r);
-                    }
-                }
-            }
+        for at in &mut places {
+            *at = self.place.start + row * self.place.row + x * self.layer.outputs + column;
             x += 1;
             if x == self.place.width {
                 (row, x) = (row + 1, 0);
             }
         }
+        match self.finish {
+            Finish::Linear => {}
+            Finish::Relu6 => {
+                for r in 0..R {
+                    for v in 0..V {
+                        tile[r][v] = relu6(simd, tile[r][v]);
+                    }
+                }
+            }
+            Finish::Residual(residual) => {
+                for r in 0..R {
+                    let (residual, _) = S::as_simd_f32s(&residual[places[r]..places[r] + width]);
+                    for v in 0..V {
+                        tile[r][v] = simd.add_f32s(tile[r][v], residual[v]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            let (out, _) = S::as_mut_simd_f32s(&mut self.y[places[r]..places[r] + width]);
+            out[..V].copy_from_slice(&tile[r]);
+        }
     }
 }
 
-/// A register tile: `R` rows of pixels against `V` vectors of outputs, whose weights stand `stride` floats apart.
+/// A register tile: `R` pixels against `V` vectors of outputs; both operands with the distance between their rows.
 #[inline(always)]
 fn multiply<S: Simd, const R: usize, const V: usize>(
     simd: S,
     k: usize,
-    rows: [&[f32]; R],
+    (x, x_stride): (&[f32], usize),
     (weights, stride): (&[f32], usize),
     bias: &[S::f32s],
 ) -> [[S::f32s; V]; R] {
-    let bias: [S::f32s; V] = std::array::from_fn(|v| bias[v]);
-    let mut tile = [bias; R];
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &rows[r][..k]);
+    let mut tile = [[simd.splat_f32s(0.0); V]; R];
+    for row in &mut tile {
+        row.copy_from_slice(&bias[..V]);
+    }
+    let mut rows = [x; R];
+    for r in 0..R {
+        rows[r] = &x[r * x_stride..r * x_stride + k];
+    }
+    let weights = &weights[..(k - 1) * stride + V * S::F32_LANES];
     for (i, weights) in weights.chunks(stride).take(k).enumerate() {
         let (weights, _) = S::as_simd_f32s(&weights[..V * S::F32_LANES]);
         for r in 0..R {

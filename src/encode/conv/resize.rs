@@ -65,9 +65,12 @@ impl Resize {
     }
 
     /// `pixels`, shape `(height, width, 3)`, to `(side, side, 3)`.
-    pub(super) fn apply(&self, pixels: &[f32]) -> Vec<f32> {
+    pub(super) fn apply(&self, pixels: Vec<f32>) -> Vec<f32> {
         let row = self.width * COLOURS;
         assert_eq!(pixels.len(), self.height * row, "a picture has the size that it was resized for");
+        if (self.width, self.height) == (self.side, self.side) {
+            return pixels;
+        }
         let mut line = vec![0.0; row];
         let mut out = Vec::with_capacity(self.side * self.side * COLOURS);
         for (first, weights) in &self.vertical.rows {
@@ -75,39 +78,66 @@ impl Resize {
             for (source, &weight) in pixels[first * row..].chunks_exact(row).zip(weights) {
                 add(&mut line, source, weight);
             }
-            for (first, weights) in &self.horizontal.rows {
-                let mut pixel = [0.0; COLOURS];
-                for (source, &weight) in line[first * COLOURS..].as_chunks::<COLOURS>().0.iter().zip(weights) {
-                    for (p, s) in pixel.iter_mut().zip(source) {
-                        *p = s.mul_add(weight, *p);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (first, weights) in &self.horizontal.rows {
+                        let mut pixel = [0.0; COLOURS];
+                        for (source, &weight) in line[first * COLOURS..].as_chunks::<COLOURS>().0.iter().zip(weights) {
+                            for (p, s) in pixel.iter_mut().zip(source) {
+                                *p = s.mul_add(weight, *p);
+                            }
+                        }
+                        out.extend(pixel);
                     }
-                }
-                out.extend(pixel);
-            }
+                },
+            );
         }
         out
     }
 
     /// The transpose: `gradient`, shape `(side, side, 3)`, to `(height, width, 3)`.
-    pub(super) fn transposed(&self, gradient: &[f32]) -> Vec<f32> {
+    pub(super) fn transposed(&self, gradient: Vec<f32>) -> Vec<f32> {
+        if (self.width, self.height) == (self.side, self.side) {
+            return gradient;
+        }
         let row = self.width * COLOURS;
         let mut line = vec![0.0; row];
         let mut out = vec![0.0; self.height * row];
         for ((first, weights), gradient) in self.vertical.rows.iter().zip(gradient.chunks_exact(self.side * COLOURS)) {
             line.fill(0.0);
-            for ((first, weights), pixel) in self.horizontal.rows.iter().zip(gradient.as_chunks::<COLOURS>().0) {
-                for (target, &weight) in line[first * COLOURS..].as_chunks_mut::<COLOURS>().0.iter_mut().zip(weights) {
-                    for (t, p) in target.iter_mut().zip(pixel) {
-                        *t = p.mul_add(weight, *t);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let pixels = gradient.as_chunks::<COLOURS>().0;
+                    for ((first, weights), pixel) in self.horizontal.rows.iter().zip(pixels) {
+                        let targets = line[first * COLOURS..].as_chunks_mut::<COLOURS>().0;
+                        for (target, &weight) in targets.iter_mut().zip(weights) {
+                            for (t, p) in target.iter_mut().zip(pixel) {
+                                *t = p.mul_add(weight, *t);
+                            }
+                        }
                     }
-                }
-            }
+                },
+            );
             for (target, &weight) in out[first * row..].chunks_exact_mut(row).zip(weights) {
                 add(target, &line, weight);
             }
         }
         out
     }
+}
+
+/// To the nearest of 256 levels in `[0, 1]`: a resized picture is a picture again, as whoever runs these networks stores it.
+pub(super) fn eight_bits(values: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for v in values.iter_mut() {
+                *v = (v.clamp(0.0, 1.0) * 255.0).round() / 255.0;
+            }
+        },
+    );
 }
 
 /// `target += weight * source`
@@ -129,16 +159,17 @@ mod tests {
     #[test]
     fn the_same_size_is_the_same_picture() {
         let pixels: Vec<f32> = (0..5 * 5 * 3).map(|i| (i as f32).sin()).collect();
-        assert_eq!(Resize::new(5, 5, 5).apply(&pixels), pixels);
+        assert_eq!(Resize::new(5, 5, 5).apply(pixels.clone()), pixels);
+        assert!(Axis::new(5, 5).rows.iter().enumerate().all(|(o, (first, weights))| *first == o && *weights == [1.0]));
     }
 
     #[test]
     fn a_flat_picture_stays_flat_and_a_slope_keeps_its_mean() {
         for (width, height, side) in [(7, 3, 5), (3, 9, 8), (40, 30, 11), (1, 1, 4)] {
-            let flat = Resize::new(width, height, side).apply(&vec![0.25; width * height * 3]);
+            let flat = Resize::new(width, height, side).apply(vec![0.25; width * height * 3]);
             assert!(flat.iter().all(|v| (v - 0.25).abs() < 1e-6));
             let slope: Vec<f32> = (0..height * width * 3).map(|i| (i / 3 % width) as f32 / width as f32).collect();
-            let small = Resize::new(width, height, side).apply(&slope);
+            let small = Resize::new(width, height, side).apply(slope.clone());
             let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
             assert!((mean(&small) - mean(&slope)).abs() < 1e-3, "{} {}", mean(&small), mean(&slope));
         }
@@ -159,7 +190,7 @@ mod tests {
             let x: Vec<f32> = (0..width * height * 3).map(|i| (i as f32 * 0.7).sin()).collect();
             let g: Vec<f32> = (0..side * side * 3).map(|i| (i as f32 * 0.3).cos()).collect();
             let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-            let (left, right) = (product(&resize.apply(&x), &g), product(&x, &resize.transposed(&g)));
+            let (left, right) = (product(&resize.apply(x.clone()), &g), product(&x, &resize.transposed(g.clone())));
             assert!((left - right).abs() < 1e-4, "{left} {right}");
         }
     }
