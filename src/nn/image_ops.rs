@@ -276,7 +276,9 @@ impl Filter {
         for (i, row) in weights.chunks_exact_mut(from).enumerate() {
             row.iter_mut().enumerate().for_each(|(j, w)| *w = weight(i, j));
             let sum: f32 = row.iter().sum();
-            row.iter_mut().for_each(|w| *w /= sum);
+            for w in row {
+                *w /= sum;
+            }
         }
         Self { to, from, weights }
     }

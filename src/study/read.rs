@@ -479,8 +479,7 @@ lr = -1.0
     fn every_kind_of_attack_can_be_asked_for() {
         let head = "schema = 1\nname = \"all\"\n[data]\ncorpus = \"toy\"\n[encode]\nvictim = \"toy\"\njudges = [\"toy-judge\"]\n\
                     [[protect]]\nname = \"p\"\npipeline = \"identity\"\n";
-        let attacks: String =
-            AttackConfig::KINDS.iter().map(|kind| format!("[[attack]]\nkind = \"{kind}\"\n")).collect();
+        let attacks = AttackConfig::KINDS.map(|kind| format!("[[attack]]\nkind = \"{kind}\"\n")).concat();
         let study = Study::parse("all.toml", &format!("{head}{attacks}")).expect("every kind has its defaults");
         let kinds: Vec<&str> = study.attack.iter().map(|a| a.config.kind()).collect();
         assert_eq!(kinds, AttackConfig::KINDS);

@@ -63,7 +63,7 @@ impl Plan {
 
     /// Channels before stage `stage`; after the last one where `stage` is their number.
     fn width(&self, stage: usize) -> usize {
-        (2 * self.channels >> stage).max(16)
+        ((2 * self.channels) >> stage).max(16)
     }
 
     fn init(&self, rng: &mut seed::Stream) -> Params {
@@ -109,7 +109,7 @@ impl Plan {
 pub fn multiplications(dim: usize, side: usize, channels: usize) -> f64 {
     let Ok(plan) = Plan::new(dim, side, channels) else { return 0.0 };
     let base = plan.base() * plan.base();
-    let stage = |s: usize| 9 * plan.width(s) * plan.width(s + 1) * base << (2 * (s + 1));
+    let stage = |s: usize| (9 * plan.width(s) * plan.width(s + 1) * base) << (2 * (s + 1));
     let last = 27 * plan.width(plan.stages) * side * side;
     (dim * base * plan.width(0) + (0..plan.stages).map(stage).sum::<usize>() + last) as f64
 }
@@ -378,7 +378,7 @@ mod tests {
             let mut bytes = std::fs::read(file.path()).expect("the file exists");
             let at = bytes.len() / 2;
             bytes[at] ^= 1;
-            std::fs::write(file.path(), &bytes).expect("overwrites");
+            crate::attack::keep(&file.path(), &bytes).expect("overwrites");
         }
         assert_eq!(train(), first, "trained again, to the same bits");
         let drawn = first.paint(&clean).expect("draws");

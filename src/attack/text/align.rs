@@ -338,7 +338,9 @@ impl Inverter for Fitted<'_> {
             if let Some(search) = &self.search {
                 let mut guesses = search.fit(inner, task, progress)?.invert(&received, task, progress)?;
                 if self.room.own.is_some() {
-                    guesses.iter_mut().for_each(|g| g.queries = 0);
+                    for guess in &mut guesses {
+                        guess.queries = 0;
+                    }
                 }
                 return Ok(guesses);
             }
