@@ -195,7 +195,8 @@ const TOPICS: &[Topic] = &[
         ATTACKS,
         "attribute",
         "Infers what kind of text stands behind a vector: its topic, its sender, whether it names somebody, holds a number, is long or\n\
-         asks; of a picture, which object it shows. A logistic regression on fresh releases of labelled records; chance and what the text's own words tell stand beside it.",
+         asks; of a picture, which object it shows. A logistic regression on fresh releases of labelled records; chance and what the\n\
+         text's own words tell stand beside it.",
     ),
     topic(
         ATTACKS,

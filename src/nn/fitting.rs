@@ -166,10 +166,10 @@ mod tests {
         let (x, y) = (x.expect("a tensor"), y.expect("a tensor"));
         let adamw = AdamW { weight_decay: 0.0, ..AdamW::default() };
         let training =
-            Training { lr: 0.05, warmup_steps: 5, total_steps: 400, ema_decay: 0.9, adamw, ..Training::default() };
+            Training { lr: 0.05, warmup_steps: 5, total_steps: 800, ema_decay: 0.9, adamw, ..Training::default() };
         let mut fitting = Fitting::new(params, training).expect("a valid training");
         let mut last = f64::INFINITY;
-        for _ in 0..400 {
+        for _ in 0..800 {
             last = fitting
                 .step(|p| Ok((x.matmul(&p[slope])?.broadcast_add(&p[offset])? - &y)?.sqr()?.mean_all()?))
                 .expect("a finite loss");

@@ -64,7 +64,7 @@ fn folders_of_pictures_are_scored_with_floors() {
 fn a_judge_of_texts_cannot_judge_pictures() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     pairs(folder.path(), 4);
-    let output = score(folder.path(), &["--judge", "toy"]);
+    let output = score(folder.path(), &["--judge", "all-minilm-l6-v2"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() != Some(0) && said.contains("texts, not pictures"), "{said}");
 }

@@ -45,14 +45,14 @@ struct Plan {
 
 impl Plan {
     fn new(dim: usize, side: usize, channels: usize) -> Result<Self, Error> {
-        let mut stages = 0;
-        while (side >> stages).is_multiple_of(2) && (side >> stages) >= 8 {
-            stages += 1;
-        }
-        if stages == 0 {
+        if side == 0 || !side.is_multiple_of(8) {
             return Err(Error::Pictures(format!(
                 "pictures of {side} pixels cannot be doubled from a small start; take a multiple of 8 for `data.side_px`"
             )));
+        }
+        let mut stages = 0;
+        while (side >> stages).is_multiple_of(2) && (side >> stages) >= 8 {
+            stages += 1;
         }
         Ok(Self { dim, side, stages, channels })
     }
@@ -366,7 +366,7 @@ mod tests {
             workshop: folder.path(),
         };
         let adaptation = Adaptation::fit(&view).expect("fits");
-        let params = ImageDecoder { steps: 60, adapt_steps: 8, batch: 16, channels: 16, ..ImageDecoder::default() };
+        let params = ImageDecoder { steps: 90, adapt_steps: 8, batch: 16, channels: 16, ..ImageDecoder::default() };
         let train = || Painter::train(&view, &adaptation, &params, Pairing::True, &Quiet).expect("trains");
         let first = train();
         let losses: Vec<f64> = first.curves()[0].points.iter().map(|p| p.1).collect();
