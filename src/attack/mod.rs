@@ -378,6 +378,7 @@ impl AttackConfig {
         match self {
             Self::Corrector(c) => c.targets,
             Self::Search(c) => c.targets,
+            Self::Align(c) => c.targets,
             Self::Invert(c) => c.targets,
             Self::Slots(c) => c.targets,
             _ => 0,

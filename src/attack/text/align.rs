@@ -47,6 +47,8 @@ pub struct Align {
     pub fluency: f64,
     /// Queries, to the encoder of the space, of a search that goes on from the decoder's guesses; 0 for none.
     pub search_queries: usize,
+    /// Targets read; 0 for all.
+    pub targets: usize,
     /// The decoder.
     pub decoder: Decoder,
 }
@@ -71,6 +73,7 @@ impl Default for Align {
             nearest: 16,
             fluency: 0.01,
             search_queries: 0,
+            targets: 0,
             decoder: Decoder::default(),
         }
     }
@@ -438,7 +441,7 @@ mod tests {
             samples: 1,
             ..Decoder::default()
         };
-        Align { pairs: 300, space, dim: 64, nearest: 4, fluency: 0.0, search_queries: 0, decoder }
+        Align { pairs: 300, space, dim: 64, nearest: 4, fluency: 0.0, search_queries: 0, targets: 0, decoder }
     }
 
     /// Share of the three content words that a guess has in common with its original.
