@@ -13,6 +13,7 @@
 //! | [`image::ridge::Ridge`] | pictures: colours suffice, or the noise is strong | one regression |
 //! | [`image::decoder::ImageDecoder`] | pictures: many targets, little time for each | a training for each protection |
 //! | [`image::invert::Invert`] | pictures: the encoder's weights are public, little noise | a second for each target |
+//! | [`image::generative::Generative`] | pictures: much noise, where only what pictures look like is left | minutes of training |
 //! | [`probe`] | a fact suffices: topic, name, code, whose vector it is | minutes at most |
 //!
 //! Every attacker is *adaptive*: it is fitted on fresh draws of the very pipeline that protects the targets
@@ -59,6 +60,8 @@ pub struct View<'a> {
     pub encoder: &'a dyn Encoder,
     /// A language model that the attacker may consult, where the study asks for one.
     pub prior: Option<&'a dyn text::prior::Prior>,
+    /// A network of the attacker's own, where the study names one.
+    pub surrogate: Option<Surrogate<'a>>,
     /// The study's seed.
     pub seed: u64,
     /// Names the records and encoders.
@@ -67,6 +70,15 @@ pub struct View<'a> {
     pub fingerprint: String,
     /// Where trained parts are kept, so that attackers of one view share them and a killed run resumes.
     pub workshop: &'a Path,
+}
+
+/// A network that is neither the victim nor the judge, beside what it says of the auxiliary records.
+#[derive(Clone, Copy)]
+pub struct Surrogate<'a> {
+    /// The network.
+    pub encoder: &'a dyn Encoder,
+    /// Its vectors of the auxiliary records.
+    pub clean: &'a Embeddings,
 }
 
 /// What an attacker needs to be granted; printed beside its result.
@@ -222,6 +234,8 @@ pub enum AttackConfig {
     ImageDecoder(image::decoder::ImageDecoder),
     /// Descending through the victim encoder.
     Invert(image::invert::Invert),
+    /// See [`image::generative::Generative`].
+    Generative(image::generative::Generative),
     /// Topics, senders and other attributes.
     Attribute(probe::attribute::Attribute),
     /// Names, dates and codes in texts of known wording.
@@ -257,7 +271,7 @@ impl Attacker {
 
 impl AttackConfig {
     /// Every kind, as a study file names it.
-    pub const KINDS: [&'static str; 17] = [
+    pub const KINDS: [&'static str; 18] = [
         "blind",
         "constant",
         "random",
@@ -270,6 +284,7 @@ impl AttackConfig {
         "ridge",
         "image_decoder",
         "invert",
+        "generative",
         "attribute",
         "slots",
         "linkage",
@@ -295,6 +310,7 @@ impl AttackConfig {
             Self::Ridge(image::ridge::Ridge::default()),
             Self::ImageDecoder(image::decoder::ImageDecoder::default()),
             Self::Invert(image::invert::Invert::default()),
+            Self::Generative(image::generative::Generative::default()),
             Self::Attribute(probe::attribute::Attribute::default()),
             Self::Slots(probe::slots::Slots::default()),
             Self::Linkage(probe::linkage::Linkage::default()),
@@ -318,6 +334,7 @@ impl AttackConfig {
             Self::Ridge(_) => "ridge",
             Self::ImageDecoder(_) => "image_decoder",
             Self::Invert(_) => "invert",
+            Self::Generative(_) => "generative",
             Self::Attribute(_) => "attribute",
             Self::Slots(_) => "slots",
             Self::Linkage(_) => "linkage",
@@ -344,6 +361,7 @@ impl AttackConfig {
             Self::Search(c) => c.check(),
             Self::ImageDecoder(c) => c.check(),
             Self::Invert(c) => c.check(),
+            Self::Generative(c) => c.check(),
             Self::Attribute(c) => c.check(),
             Self::Slots(c) => c.check(),
         }
@@ -364,6 +382,7 @@ impl AttackConfig {
             Self::Ridge(c) => Box::new(c),
             Self::ImageDecoder(c) => Box::new(c),
             Self::Invert(c) => Box::new(c),
+            Self::Generative(c) => Box::new(c),
             Self::Attribute(c) => return Attacker::Infers(Box::new(c)),
             Self::Slots(c) => return Attacker::Infers(Box::new(c)),
             Self::Linkage(c) => return Attacker::Infers(Box::new(c)),
@@ -380,6 +399,7 @@ impl AttackConfig {
             Self::Search(c) => c.targets,
             Self::Align(c) => c.targets,
             Self::Invert(c) => c.targets,
+            Self::Generative(c) => c.targets,
             Self::Slots(c) => c.targets,
             _ => 0,
         }
@@ -415,7 +435,7 @@ impl AttackConfig {
             | Self::Align(_)
             | Self::Search(_)
             | Self::Slots(_) => Some(Medium::Text),
-            Self::Ridge(_) | Self::ImageDecoder(_) | Self::Invert(_) => Some(Medium::Picture),
+            Self::Ridge(_) | Self::ImageDecoder(_) | Self::Invert(_) | Self::Generative(_) => Some(Medium::Picture),
             Self::Blind(_)
             | Self::Constant(_)
             | Self::Random(_)
@@ -455,6 +475,7 @@ impl AttackConfig {
                 | Self::Ridge(_)
                 | Self::ImageDecoder(_)
                 | Self::Invert(_)
+                | Self::Generative(_)
                 | Self::BestOf(_)
         )
     }

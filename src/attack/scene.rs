@@ -90,6 +90,7 @@ impl Scene {
             releases: 1,
             encoder: &self.encoder,
             prior: None,
+            surrogate: None,
             seed: 5,
             inputs: "scene".to_owned(),
             fingerprint: format!("scene {}", self.pipeline),

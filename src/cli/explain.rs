@@ -187,6 +187,12 @@ const TOPICS: &[Topic] = &[
     ),
     topic(
         ATTACKS,
+        "generative",
+        "Samples pictures from a learnt prior (an autoencoder's codes, a rectified flow) given the release, keeps the one that the victim\n\
+         encoder finds likeliest, then moves its code until the encoder gives the release. What noise takes away the prior invents.",
+    ),
+    topic(
+        ATTACKS,
         "membership",
         "Decides whether a record stands behind a released row, among strangers of the same topic: the matched filter of one member in a\n\
          mean. Counted at 1 % and 0.1 % false alarms and held against the curve that a guarantee allows.",

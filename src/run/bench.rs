@@ -34,6 +34,8 @@ pub struct Bench<'a> {
     pub judges: Vec<&'a dyn Encoder>,
     /// The language model that attackers may consult, where the study asks for one.
     pub prior: Option<&'a dyn Prior>,
+    /// A network of the attackers' own, and its vectors of their records.
+    pub surrogate: Option<(&'a dyn Encoder, Embeddings)>,
     /// Targets that are scored.
     pub test: Side,
     /// Targets on which the worst attacker is chosen.

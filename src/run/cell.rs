@@ -8,7 +8,7 @@ use crate::Error;
 use crate::attack::ensemble::BestOf;
 use crate::attack::probe::{Field, Inference, Probe};
 use crate::attack::text::kept;
-use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, View, adapt};
+use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, Surrogate, View, adapt};
 use crate::data::Picture;
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
@@ -175,6 +175,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         releases,
         encoder: bench.victim,
         prior: bench.prior,
+        surrogate: bench.surrogate.as_ref().map(|(encoder, clean)| Surrogate { encoder: *encoder, clean }),
         seed: cell.seed,
         inputs: bench.fingerprint.clone(),
         // The real pipeline names the view: two keys are two protections, even if the attacker cannot tell them apart.

@@ -63,6 +63,14 @@ fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
         if let AttackConfig::Invert(i) = attack {
             cell_s += 1.25 * (most * i.starts * i.steps) as f64 * encode_s * DESCENT;
         }
+        if let AttackConfig::Generative(g) = attack {
+            // The autoencoder's way down costs about as much as its way up; the flow is small beside them.
+            let each = 2.0 * painter::multiplications(g.latent, study.data.side_px as usize, g.channels);
+            cell_s += g.prior_steps as f64 * 64.0 * 6.0 * each / flops / protections;
+            cell_s += g.flow_steps as f64 * 256.0 * 6.0 * 1e6 / flops;
+            cell_s += 1.25 * (most * g.samples) as f64 * encode_s;
+            cell_s += 1.25 * (most * g.steps) as f64 * encode_s * DESCENT;
+        }
     }
     Ok(cell_s * protections * study.seeds.len() as f64)
 }

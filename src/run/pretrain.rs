@@ -99,6 +99,7 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
         leaked: &leaked,
         encoder: victim.as_ref(),
         prior: None,
+        surrogate: None,
         seed: plan.seed,
         fingerprint: inputs.clone(),
         inputs,

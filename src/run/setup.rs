@@ -24,6 +24,7 @@ pub struct Materials {
     victim: Box<dyn Encoder>,
     judges: Vec<Box<dyn Encoder>>,
     prior: Option<SmolLm>,
+    surrogate: Option<Box<dyn Encoder>>,
     assets: Vec<Value>,
     nearest: Nearest,
 }
@@ -42,6 +43,10 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     let victim = encoder(&study.encode.victim, &mut assets, watch)?;
     let judges =
         study.encode.judges.iter().map(|name| encoder(name, &mut assets, watch)).collect::<Result<Vec<_>, _>>()?;
+    let surrogate = match study.encode.surrogate.as_str() {
+        "" => None,
+        name => Some(encoder(name, &mut assets, watch)?),
+    };
     let wants_prior = |a: &AttackConfig| matches!(a, AttackConfig::Search(s) if s.strong_prior().is_some());
     let prior = if study.attack.iter().any(|a| wants_prior(&a.config)) {
         let asset = asset::ensure(SmolLm::NAME, watch)?;
@@ -91,7 +96,7 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         "nearest auxiliary record of a target: cosine {:.3} in the median, {:.3} at most; {} auxiliary records at {NEAR_DUPLICATE} or closer were dropped",
         nearest.median, nearest.largest, nearest.dropped
     ));
-    Ok(Materials { corpus, split, victim, judges, prior, assets, nearest })
+    Ok(Materials { corpus, split, victim, judges, prior, surrogate, assets, nearest })
 }
 
 /// Whether every attack of the study can work with the corpus.
@@ -175,11 +180,17 @@ impl Materials {
             Ok(Side::new(name, records, &topics, clean, judged))
         };
         let shows_pictures = self.corpus.records.iter().any(|r| r.picture.is_some());
+        let own: Vec<&Record> = self.split.auxiliary.iter().map(|&i| &self.corpus.records[i]).collect();
+        let surrogate = match self.surrogate.as_deref() {
+            Some(encoder) => Some((encoder, vectors(encoder, &own, watch)?)),
+            None => None,
+        };
         let bench = Bench {
             study,
             victim: self.victim.as_ref(),
             judges: self.judges.iter().map(AsRef::as_ref).collect(),
             prior: self.prior.as_ref().map(|prior| prior as &dyn Prior),
+            surrogate,
             test: side("test", &self.split.targets, &self.judges)?,
             validation: side("validation", &self.split.validation, &self.judges)?,
             // A judge of pictures is read about its mean, and names objects by its neighbours: it needs vectors to compare with.
@@ -200,7 +211,7 @@ impl Materials {
                 hasher.update(&(i as u64).to_le_bytes());
             }
         }
-        for encoder in std::iter::once(&self.victim).chain(&self.judges) {
+        for encoder in std::iter::once(&self.victim).chain(&self.judges).chain(&self.surrogate) {
             hasher.update(encoder.info().fingerprint.as_bytes());
         }
         hasher.update(&study.data.split_seed.to_le_bytes());
@@ -212,6 +223,7 @@ impl Materials {
         json!({
             "corpus": {"name": self.corpus.name, "fingerprint": self.corpus.fingerprint, "stats": self.corpus.stats},
             "victim": self.victim.info(),
+            "surrogate": self.surrogate.as_ref().map(|s| s.info()),
             "judges": self.judges.iter().map(|j| j.info()).collect::<Vec<_>>(),
             "assets": self.assets,
         })

@@ -96,11 +96,17 @@ pub struct Encode {
     pub victim: String,
     /// At least one encoder that is not the victim; the first carries the verdict.
     pub judges: Vec<String>,
+    /// A further encoder that attackers of pictures may use, and that judges nothing; empty for none.
+    pub surrogate: String,
 }
 
 impl Default for Encode {
     fn default() -> Self {
-        Self { victim: "all-minilm-l6-v2".to_owned(), judges: vec!["multilingual-e5-small".to_owned()] }
+        Self {
+            victim: "all-minilm-l6-v2".to_owned(),
+            judges: vec!["multilingual-e5-small".to_owned()],
+            surrogate: String::new(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Contender, Data, Encode, Error, Gate, Protection, Strength, Study, Utility};
 use crate::attack::AttackConfig;
+use crate::encode::split_side;
 use crate::protect::Pipeline;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -173,6 +174,13 @@ impl<'t> Reader<'t> {
         if encode.judges.contains(&encode.victim) {
             self.problem(start, "`encode.judges` must not hold the victim: it would judge its own inversion");
         }
+        let surrogate = &encode.surrogate;
+        if encode.judges.iter().any(|judge| split_side(judge).0 == split_side(surrogate).0) {
+            self.problem(start, "`encode.surrogate` must not be a judge: attackers descend through it");
+        }
+        if split_side(&encode.victim).0 == split_side(surrogate).0 {
+            self.problem(start, "`encode.surrogate` must not be the victim, which attackers know anyway");
+        }
     }
 
     fn protection(&mut self, entry: Spanned<DeValue<'t>>) -> Option<Protection> {
@@ -226,6 +234,7 @@ impl<'t> Reader<'t> {
             "ridge" => AttackConfig::Ridge(self.table(table, &place)),
             "image_decoder" => AttackConfig::ImageDecoder(self.table(table, &place)),
             "invert" => AttackConfig::Invert(self.table(table, &place)),
+            "generative" => AttackConfig::Generative(self.table(table, &place)),
             _ => {
                 let known = near(&kind, AttackConfig::KINDS.into_iter());
                 self.problem(kind_start, &format!("unknown attack kind `{kind}`; {known}"));

@@ -4,6 +4,7 @@ mod assets;
 mod encode;
 mod encode_folder;
 mod encode_pictures;
+mod false_privacy;
 mod pictures;
 mod prior;
 mod protect;

@@ -280,6 +280,9 @@ pipeline = "clip(l2=1) | gaussian(sigma=1)"
 [[protect]]
 name = "prototype"
 pipeline = "clip(l2=1) | prototype(members=5) | gaussian(epsilon=1, delta=1e-5)"
+[[protect]]
+name = "nothing-but-noise"
+pipeline = "clip(l2=1) | gaussian(sigma=100)"
 [[attack]]
 kind = "blind"
 steps = 10
@@ -305,6 +308,16 @@ targets = 16
 steps = 60
 starts = 1
 [[attack]]
+kind = "generative"
+targets = 16
+latent = 16
+channels = 16
+prior_steps = 300
+flow_steps = 200
+directions = 16
+samples = 4
+steps = 40
+[[attack]]
 kind = "best_of"
 [[attack]]
 kind = "attribute"
@@ -329,10 +342,21 @@ fn pictures_are_drawn_again_judged_and_shown() {
         found["value"].as_f64().unwrap_or_else(|| panic!("{protection} x {attack} {metric}: {found}"))
     };
     // Descending through the encoder, and a linear encoder's linear inverse, are read; floors are not; noise protects.
-    for attack in ["invert", "ridge", "image_decoder", "nearest"] {
+    for attack in ["invert", "ridge", "image_decoder", "nearest", "generative"] {
         let (open, noisy) = (value("unprotected", attack, "judge_leak"), value("noisy", attack, "judge_leak"));
         assert!(open > 0.2, "{attack}: {open}");
         assert!(open > noisy, "{attack}: {open} against {noisy}");
+    }
+    // Where nothing of the picture is left, nobody finds anything.
+    for attack in ["invert", "ridge", "image_decoder", "nearest", "generative"] {
+        let metric = |m: &str| {
+            rows.iter().find(|r| r["protection"] == "nothing-but-noise" && r["attack"] == attack && r["metric"] == m)
+        };
+        for (metric, chance) in [(metric("judge_leak"), 0.0), (metric("matched_two_way"), 0.5)] {
+            let row = metric.expect("a row");
+            let (low, high) = (row["low"].as_f64().expect("low"), row["high"].as_f64().expect("high"));
+            assert!(low <= chance && chance <= high, "{row}");
+        }
     }
     assert!(value("unprotected", "invert", "victim_cosine") > value("unprotected", "nearest", "victim_cosine"));
     for floor in ["blind", "constant", "random"] {

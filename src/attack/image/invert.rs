@@ -1,16 +1,14 @@
 //! White-box inversion: descending through the victim encoder to a picture whose vector is the release.
 
 use super::Pixels;
-use super::gate;
-use crate::attack::adapt::Adaptation;
+use super::descent::Descent;
 use crate::attack::text::lexicon;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
-use crate::encode::{Embeddings, WhiteBox};
+use crate::encode::Embeddings;
 use crate::nn::image_ops::{Filter, resample};
-use crate::nn::{self, AdamW, Fitting, Params, Training, kernel};
+use crate::nn::{self, AdamW, Fitting, Params, Training};
 use crate::seed;
 use candle_core::{Device, Tensor};
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 /// Pictures that are optimised together.
@@ -47,11 +45,13 @@ pub struct Invert {
     pub lr: f64,
     /// Weight of the total variation.
     pub tv: f64,
+    /// Weight of the surrogate's misfit beside the victim's, where the study names a surrogate.
+    pub surrogate: f64,
 }
 
 impl Default for Invert {
     fn default() -> Self {
-        Self { targets: 100, steps: 100, starts: 2, lr: 0.003, tv: 2.0 }
+        Self { targets: 100, steps: 100, starts: 2, lr: 0.003, tv: 2.0, surrogate: 0.5 }
     }
 }
 
@@ -68,6 +68,9 @@ impl Invert {
         if !(self.tv >= 0.0 && self.tv.is_finite()) {
             problems.push(format!("`tv` must not be negative, got {}", self.tv));
         }
+        if !(self.surrogate >= 0.0 && self.surrogate.is_finite()) {
+            problems.push(format!("`surrogate` must not be negative, got {}", self.surrogate));
+        }
         problems
     }
 }
@@ -77,23 +80,22 @@ impl Attack for Invert {
         Knowledge { auxiliary: true, pipeline: true, encoder: true, released: true, leaked_pairs: 0 }
     }
 
-    fn fit<'a>(&self, view: &'a View<'a>, task: &str, _: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
+    fn fit<'a>(
+        &self,
+        view: &'a View<'a>,
+        task: &str,
+        progress: &dyn Progress,
+    ) -> Result<Box<dyn Inverter + 'a>, Error> {
         let pixels = view.pictures()?;
-        let white_box = view.encoder.white_box().ok_or_else(|| Error::Needs {
-            attack: "invert",
-            what: format!("gradients through `{}`, which it does not offer", view.encoder.info().name),
-        })?;
-        gate::check(white_box, &pixels, &mut seed::stream(view.seed, task, "gradient check"))?;
-        let adaptation = Adaptation::fit(view)?;
-        Ok(Box::new(Fitted { params: self.clone(), view, adaptation, white_box, pixels }))
+        let descent = Descent::open(view, pixels.side(), self.surrogate, task, progress)?;
+        Ok(Box::new(Fitted { params: self.clone(), view, descent, pixels }))
     }
 }
 
 struct Fitted<'a> {
     params: Invert,
     view: &'a View<'a>,
-    adaptation: Adaptation<'a>,
-    white_box: &'a dyn WhiteBox,
+    descent: Descent<'a>,
     pixels: Pixels,
 }
 
@@ -103,56 +105,7 @@ struct Runner {
     start: usize,
 }
 
-/// What the encoder looks at in one step: a shifted, zoomed, perhaps mirrored copy.
-struct Change {
-    rows: Filter,
-    columns: Filter,
-}
-
-impl Change {
-    /// At most an eighth of the side is shifted or zoomed away.
-    fn draw(side: usize, rng: &mut seed::Stream) -> Self {
-        let from = side as f32;
-        let mut window = || {
-            let length = from * rng.random_range(0.85..1.1_f32);
-            let start = (from - length) * 0.5 + from * rng.random_range(-0.06..0.06_f32);
-            Filter::window(side, side, start, length)
-        };
-        let (rows, columns) = (window(), window());
-        let columns = if rng.random() { columns.mirrored() } else { columns };
-        Self { rows, columns }
-    }
-}
-
 impl Fitted<'_> {
-    fn side(&self) -> usize {
-        self.pixels.side()
-    }
-
-    /// How much of the release's pull its noise leaves.
-    fn trust(&self) -> f64 {
-        let r = self.adaptation.sigma() * (self.view.clean.dim() as f64).sqrt();
-        1.0 / (1.0 + r * r)
-    }
-
-    /// `1 - cos(E(x), y)` for each picture, and its gradient with respect to the pixels times `weight`.
-    fn pull(&self, x: &Tensor, targets: &Embeddings, weight: f32) -> Result<(Vec<f32>, Tensor), Error> {
-        let n = x.dims()[0];
-        let pixels: Vec<f32> = x.flatten_all().and_then(|x| x.to_vec1()).map_err(nn::Error::from)?;
-        let mut misses = vec![0.0; n];
-        let gradient = self.white_box.gradient(&pixels, self.side(), &mut |vectors| {
-            let mut upstream = vec![0.0; vectors.values().len()];
-            for (i, (e, y)) in vectors.rows().zip(targets.rows()).enumerate() {
-                let scale = kernel::dot(y, y).sqrt().max(1e-12).recip();
-                misses[i] = 1.0 - scale * kernel::dot(e, y);
-                let at = &mut upstream[i * e.len()..(i + 1) * e.len()];
-                at.iter_mut().zip(y).for_each(|(u, y)| *u = -weight * scale * y);
-            }
-            upstream
-        })?;
-        Ok((misses, Tensor::from_vec(gradient, x.shape(), &Device::Cpu).map_err(nn::Error::from)?))
-    }
-
     /// Optimises one wave of runners; returns their pictures and the mean misfit on the way.
     fn run(
         &self,
@@ -161,7 +114,7 @@ impl Fitted<'_> {
         task: &str,
         progress: &dyn Progress,
     ) -> Result<(Pixels, Vec<f64>), Error> {
-        let (n, side) = (wave.len(), self.side());
+        let (n, side) = (wave.len(), self.pixels.side());
         let mut rng = seed::stream(self.view.seed, task, &format!("changes {} {}", wave[0].row, wave[0].start));
         let targets = released.select(&wave.iter().map(|r| r.row).collect::<Vec<_>>());
         let start: Vec<f32> = wave.iter().flat_map(|r| self.pixels.row(r.start)).copied().collect();
@@ -189,59 +142,18 @@ impl Fitted<'_> {
             Ok(x)
         };
         let mut fitting = Fitting::new(params, training)?;
-        let trust = self.trust() as f32;
+        let (pulls, smooth) = (self.descent.pulls(&targets)?, self.params.tv * self.descent.trust().max(0.1));
         let mut misfits = Vec::new();
         for _ in 0..self.params.steps {
             if progress.is_interrupted() {
                 return Err(Error::Interrupted);
             }
-            let change = Change::draw(side, &mut rng);
-            let mut failure = None;
-            fitting.step(|p| {
-                let x = compose(p)?;
-                let seen = resample(&x, &change.rows, &change.columns)?;
-                let (misses, gradient) = match self.pull(&seen, &targets, trust) {
-                    Ok(pulled) => pulled,
-                    Err(error) => {
-                        failure = Some(error);
-                        return Ok(x.sum_all()?);
-                    }
-                };
-                misfits.push(misses.iter().map(|&m| f64::from(m)).sum::<f64>() / n as f64);
-                // The product has the encoder's gradient; its value means nothing.
-                let pull = (seen * gradient)?.sum_all()?;
-                Ok((pull + prior(&x, self.params.tv * f64::from(trust.max(0.1)))?)?)
-            })?;
-            if let Some(error) = failure {
-                return Err(error);
-            }
+            let misses = self.descent.step(&mut fitting, &pulls, &mut rng, compose, |_, x| prior(x, smooth))?;
+            misfits.push(misses.iter().map(|&m| f64::from(m)).sum::<f64>() / n as f64);
         }
         let tensors = fitting.averaged().tensors()?;
         let x = compose(&tensors)?.clamp(0.0_f32, 1.0).and_then(|x| x.flatten_all()?.to_vec1());
         Ok((Pixels::new(side, x.map_err(nn::Error::from)?), misfits))
-    }
-
-    /// Mean cosine of each picture's changed copies to its release.
-    fn agreement(&self, pixels: &Pixels, targets: &Embeddings, task: &str) -> Result<Vec<f64>, Error> {
-        const LOOKS: usize = 4;
-        let side = self.side();
-        let mut rng = seed::stream(self.view.seed, task, "further changes");
-        let x = Tensor::from_slice(pixels.values(), (pixels.len(), side, side, 3), &Device::Cpu);
-        let x = x.map_err(nn::Error::from)?;
-        let mut total = vec![0.0; pixels.len()];
-        for _ in 0..LOOKS {
-            let change = Change::draw(side, &mut rng);
-            let seen = resample(&x, &change.rows, &change.columns)?;
-            let seen = seen.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(nn::Error::from)?;
-            let seen = Pixels::new(side, seen);
-            let pictures: Vec<_> = (0..seen.len()).map(|i| seen.picture(i)).collect();
-            let vectors = self.view.encoder.encode_pictures(&pictures.iter().collect::<Vec<_>>())?;
-            for (total, (e, y)) in total.iter_mut().zip(vectors.rows().zip(targets.rows())) {
-                let scale = (kernel::dot(y, y) * kernel::dot(e, e)).sqrt().max(1e-12);
-                *total += f64::from(kernel::dot(e, y) / scale) / LOOKS as f64;
-            }
-        }
-        Ok(total)
     }
 }
 
@@ -269,7 +181,7 @@ impl Inverter for Fitted<'_> {
             progress.update(done * WAVE, runners.len(), "pictures inverted");
             let (ends, misfits) = self.run(wave, released, task, progress)?;
             let targets = released.select(&wave.iter().map(|r| r.row).collect::<Vec<_>>());
-            let agreement = self.agreement(&ends, &targets, task)?;
+            let agreement = self.descent.agreement(&ends, &targets, task)?;
             let every = steps.div_ceil(POINTS);
             for (i, (runner, score)) in wave.iter().zip(agreement).enumerate() {
                 let guess = &mut best[runner.row];

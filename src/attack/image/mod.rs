@@ -1,13 +1,19 @@
 //! Image attackers, and what they share: pictures as tables of numbers.
 
+mod autoencoder;
 pub mod decoder;
+mod descent;
+mod flow;
 pub mod gate;
+pub mod generative;
 pub mod invert;
+mod network;
 pub mod painter;
 pub mod ridge;
 
 use super::{Error, View};
 use crate::data::Picture;
+use crate::encode::Embeddings;
 
 /// Pictures of one square size as numbers of `[0, 1]`: shape `(n, side, side, 3)`, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +78,11 @@ impl Pixels {
     /// All numbers.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// The pictures as rows of a table.
+    pub(crate) fn table(&self) -> Result<Embeddings, Error> {
+        Ok(Embeddings::new(self.values.clone(), self.each())?)
     }
 
     /// Picture `i`; what lies outside of `[0, 1]` is cut off.

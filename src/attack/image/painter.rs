@@ -2,12 +2,12 @@
 
 use super::Pixels;
 use super::decoder::ImageDecoder;
+use super::network::{self, Upward};
 use crate::attack::adapt::Adaptation;
 use crate::attack::text::decoder::Pairing;
 use crate::attack::{Curve, Error, Progress, View, keep};
 use crate::encode::Embeddings;
-use crate::nn::image_ops::{conv3x3, structural_similarity, upsample};
-use crate::nn::{self, AdamW, Fitting, Params, Training, ops};
+use crate::nn::{self, AdamW, Fitting, Params, Training};
 use crate::seed;
 use candle_core::{Device, Tensor};
 use rand::seq::SliceRandom;
@@ -27,96 +27,21 @@ const POINTS: usize = 12;
 /// channels and a GELU.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Painter {
-    plan: Plan,
+    plan: Upward,
     params: Params,
     mean: Vec<f32>,
     scale: f32,
     curves: Vec<Curve>,
 }
 
-/// Sizes of the network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Plan {
-    dim: usize,
-    side: usize,
-    stages: usize,
-    channels: usize,
-}
-
-impl Plan {
-    fn new(dim: usize, side: usize, channels: usize) -> Result<Self, Error> {
-        if side == 0 || !side.is_multiple_of(8) {
-            return Err(Error::Pictures(format!(
-                "pictures of {side} pixels cannot be doubled from a small start; take a multiple of 8 for `data.side_px`"
-            )));
-        }
-        let mut stages = 0;
-        while (side >> stages).is_multiple_of(2) && (side >> stages) >= 8 {
-            stages += 1;
-        }
-        Ok(Self { dim, side, stages, channels })
-    }
-
-    fn base(&self) -> usize {
-        self.side >> self.stages
-    }
-
-    /// Channels before stage `stage`; after the last one where `stage` is their number.
-    fn width(&self, stage: usize) -> usize {
-        ((2 * self.channels) >> stage).max(16)
-    }
-
-    fn init(&self, rng: &mut seed::Stream) -> Params {
-        let mut params = Params::default();
-        let norm = |params: &mut Params, c: usize| {
-            params.constant(&[c], 1.0);
-            params.constant(&[c], 0.0);
-        };
-        let base = self.base() * self.base() * self.width(0);
-        params.normal(&[self.dim, base], (self.dim as f64).sqrt().recip(), rng);
-        params.constant(&[base], 0.0);
-        norm(&mut params, self.width(0));
-        for stage in 0..self.stages {
-            let (c, o) = (self.width(stage), self.width(stage + 1));
-            params.normal(&[9 * c, o], (2.0 / (9 * c) as f64).sqrt(), rng);
-            norm(&mut params, o);
-            params.constant(&[o], 0.0);
-        }
-        let c = self.width(self.stages);
-        params.normal(&[9 * c, 3], 0.3 * (9.0 * c as f64).sqrt().recip(), rng);
-        params.constant(&[3], 0.0);
-        params
-    }
-
-    fn forward(&self, p: &[Tensor], x: &Tensor) -> Result<Tensor, nn::Error> {
-        const EPS: f32 = 1e-5;
-        let (n, base, c) = (x.dims()[0], self.base(), self.width(0));
-        let x = x.matmul(&p[0])?.broadcast_add(&p[1])?.reshape((n, base, base, c))?;
-        let mut x = ops::layer_norm(&x, &p[2], &p[3], EPS)?;
-        let mut at = 4;
-        for _ in 0..self.stages {
-            x = conv3x3(&upsample(&x)?, &p[at], 1)?;
-            x = ops::bias_gelu(&ops::layer_norm(&x, &p[at + 1], &p[at + 2], EPS)?, &p[at + 3])?;
-            at += 4;
-        }
-        let x = conv3x3(&x, &p[at], 1)?.broadcast_add(&p[at + 1])?;
-        // tanh instead of the fused sigmoid: it has a gradient.
-        Ok((((x * 0.5)?.tanh()? + 1.0)? * 0.5)?)
-    }
-}
-
 /// Multiplications that one picture costs; 0 where no network can be laid out.
 pub fn multiplications(dim: usize, side: usize, channels: usize) -> f64 {
-    let Ok(plan) = Plan::new(dim, side, channels) else { return 0.0 };
-    let base = plan.base() * plan.base();
-    let stage = |s: usize| (9 * plan.width(s) * plan.width(s + 1) * base) << (2 * (s + 1));
-    let last = 27 * plan.width(plan.stages) * side * side;
-    (dim * base * plan.width(0) + (0..plan.stages).map(stage).sum::<usize>() + last) as f64
+    Upward::new(dim, side, channels).map_or(0.0, |plan| plan.multiplications() as f64)
 }
 
 #[derive(Serialize, Deserialize)]
 struct Header {
-    plan: Plan,
+    plan: Upward,
     mean: Vec<f32>,
     scale: f32,
     curves: Vec<Curve>,
@@ -159,13 +84,13 @@ impl Painter {
     /// Draws a picture for each vector.
     pub fn paint(&self, vectors: &Embeddings) -> Result<Pixels, Error> {
         let tensors = self.params.tensors()?;
-        let mut values = Vec::with_capacity(vectors.len() * 3 * self.plan.side * self.plan.side);
-        for rows in self.condition(vectors).chunks(64 * self.plan.dim) {
-            let x = Tensor::from_slice(rows, (rows.len() / self.plan.dim, self.plan.dim), &Device::Cpu);
+        let mut values = Vec::with_capacity(vectors.len() * 3 * self.plan.side() * self.plan.side());
+        for rows in self.condition(vectors).chunks(64 * self.mean.len()) {
+            let x = Tensor::from_slice(rows, (rows.len() / self.mean.len(), self.mean.len()), &Device::Cpu);
             let y = self.plan.forward(&tensors, &x.map_err(nn::Error::from)?)?;
             values.extend(y.flatten_all().and_then(|y| y.to_vec1::<f32>()).map_err(nn::Error::from)?);
         }
-        Ok(Pixels::new(self.plan.side, values))
+        Ok(Pixels::new(self.plan.side(), values))
     }
 
     /// Learning curves.
@@ -179,29 +104,17 @@ impl Painter {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let header =
-            Header { plan: self.plan.clone(), mean: self.mean.clone(), scale: self.scale, curves: self.curves.clone() };
-        let header = serde_json::to_vec(&header).expect("numbers and strings");
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header);
-        bytes.extend(self.params.values().iter().flat_map(|v| v.to_le_bytes()));
-        let seal = blake3::hash(&bytes);
-        bytes.extend(seal.as_bytes());
-        bytes
+        let Self { plan, mean, scale, curves, params } = self;
+        let header = Header { plan: plan.clone(), mean: mean.clone(), scale: *scale, curves: curves.clone() };
+        network::seal(&header, params)
     }
 
     /// `None` when the bytes are not what [`Painter::to_bytes`] wrote.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (body, seal) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-        if blake3::hash(body).as_bytes() != seal {
-            return None;
-        }
-        let (length, rest) = body.split_first_chunk::<8>()?;
-        let (header, values) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let Header { plan, mean, scale, curves } = serde_json::from_slice(header).ok()?;
-        let mut params = plan.init(&mut seed::stream(0, "painter", "shapes"));
-        let (values, _) = values.as_chunks::<4>();
-        params.set(values.iter().map(|v| f32::from_le_bytes(*v)).collect()).ok()?;
+        let (Header { plan, mean, scale, curves }, values) = network::unseal(bytes)?;
+        let mut params = Params::default();
+        plan.add(&mut params, &mut seed::stream(0, "painter", "shapes"));
+        params.set(values).ok()?;
         Some(Self { plan, params, mean, scale, curves })
     }
 }
@@ -243,9 +156,11 @@ impl Course<'_> {
         let (mean, cov) = crate::attack::linear::moments(vectors);
         let d = vectors.dim();
         let spread = ((0..d).map(|i| cov[i * d + i]).sum::<f64>() / d as f64).sqrt();
-        let plan = Plan::new(d, self.pixels.side(), self.params.channels)?;
+        let plan = Upward::new(d, self.pixels.side(), self.params.channels)?;
+        let mut params = Params::default();
+        plan.add(&mut params, &mut self.stream("initial weights"));
         Ok(Painter {
-            params: plan.init(&mut self.stream("initial weights")),
+            params,
             plan,
             mean: mean.into_iter().map(|v| v as f32).collect(),
             scale: if spread > 0.0 { spread.recip() as f32 } else { 0.0 },
@@ -291,7 +206,7 @@ impl Course<'_> {
             let end = (at + self.params.batch).min(order.len());
             let (x, y) = self.batch(&painter, &vectors, &order[at..end])?;
             at = end;
-            fitting.step(|p| loss(&painter.plan.forward(p, &x)?, &y))?;
+            fitting.step(|p| network::loss(&painter.plan.forward(p, &x)?, &y))?;
             if (step + 1) % steps.div_ceil(POINTS) == 0 || step + 1 == steps {
                 painter.params = fitting.averaged();
                 points.push(((step + 1) as f64, self.held_out(&painter, &vectors, &held_out)?));
@@ -320,18 +235,11 @@ impl Course<'_> {
         let (mut sum, tensors) = (0.0, painter.params.tensors()?);
         for rows in rows.chunks(64) {
             let (x, y) = self.batch(painter, vectors, rows)?;
-            let loss: f32 = loss(&painter.plan.forward(&tensors, &x)?, &y)?.to_scalar()?;
+            let loss: f32 = network::loss(&painter.plan.forward(&tensors, &x)?, &y)?.to_scalar()?;
             sum += f64::from(loss) * rows.len() as f64;
         }
         Ok(sum / rows.len().max(1) as f64)
     }
-}
-
-/// `(|y - x| + 1 - SSIM) / 2`, averaged.
-fn loss(drawn: &Tensor, truth: &Tensor) -> Result<Tensor, nn::Error> {
-    let distance = (drawn - truth)?.abs()?.mean_all()?;
-    let structure = (1.0 - structural_similarity(drawn, truth)?)?;
-    Ok(((distance + structure)? * 0.5)?)
 }
 
 #[cfg(test)]
@@ -360,6 +268,7 @@ mod tests {
             releases: 1,
             encoder: &toy,
             prior: None,
+            surrogate: None,
             seed: 1,
             inputs: "painter test".to_owned(),
             fingerprint: "painter test".to_owned(),
@@ -383,13 +292,5 @@ mod tests {
         assert_eq!(train(), first, "trained again, to the same bits");
         let drawn = first.paint(&clean).expect("draws");
         assert_eq!((drawn.len(), drawn.side()), (200, 16));
-    }
-
-    #[test]
-    fn a_side_that_cannot_be_doubled_is_refused() {
-        assert!(Plan::new(8, 50, 8).is_err_and(|e| e.to_string().contains("multiple of 8")));
-        for (side, base) in [(8, 4), (16, 4), (24, 6), (32, 4), (40, 5), (64, 4)] {
-            assert_eq!(Plan::new(8, side, 8).map(|p| p.base()).ok(), Some(base), "{side}");
-        }
     }
 }

@@ -29,28 +29,62 @@ const GRID: [f64; 5] = [1e-3, 1e-2, 0.1, 1.0, 10.0];
 /// One auxiliary picture in so many is held out to choose the ridge.
 const HELD_OUT: usize = 8;
 
-/// `x -> (x - from) W + to`.
+/// The regression from releases to anything that the attacker knows of its own pictures: `x -> (x - from) W + to`.
 #[derive(Debug, Clone, PartialEq)]
-struct Map {
+pub(super) struct Map {
     weights: Vec<f32>,
     from: Vec<f32>,
     to: Vec<f32>,
 }
 
 impl Map {
+    /// Fits to `truths`, one row for each auxiliary picture; the ridge is the one that serves held-out rows best.
+    pub(super) fn choose(
+        view: &View,
+        adaptation: &Adaptation,
+        truths: &Embeddings,
+        task: &str,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let (signal, seen) = (adaptation.signal("ridge")?, adaptation.draw("ridge, held out")?);
+        let noise = adaptation.sigma().powi(2);
+        let mut order: Vec<usize> = (0..truths.len()).collect();
+        order.shuffle(&mut seed::stream(view.seed, task, "ridge, held out"));
+        let held_out = order.split_off(order.len() - (order.len() / HELD_OUT).max(1));
+        let (_, cov) = linear::moments(&signal);
+        let d = signal.dim();
+        let scale = (0..d).map(|i| cov[i * d + i]).sum::<f64>() / d as f64;
+        let mut best = (f64::INFINITY, GRID[0]);
+        for (done, share) in GRID.into_iter().enumerate() {
+            if progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let map = Self::fit(&signal, truths, &order, noise + share * scale)?;
+            let told = map.apply(&seen.select(&held_out));
+            let truths = held_out.iter().flat_map(|&i| truths.row(i));
+            let error: f64 = told.iter().zip(truths).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            if error < best.0 {
+                best = (error, share);
+            }
+            progress.update(done + 1, GRID.len() + 1, "ridges");
+        }
+        let all: Vec<usize> = (0..truths.len()).collect();
+        Self::fit(&signal, truths, &all, noise + best.1 * scale)
+    }
+
     /// Fits on the rows `keep`, for noise of variance `noise` on the left side.
-    fn fit(signal: &Embeddings, pixels: &Pixels, keep: &[usize], noise: f64) -> Result<Self, Error> {
-        let (n, d, q) = (keep.len(), signal.dim(), pixels.each());
+    fn fit(signal: &Embeddings, truths: &Embeddings, keep: &[usize], noise: f64) -> Result<Self, Error> {
+        let (n, d, q) = (keep.len(), signal.dim(), truths.dim());
         let signal = signal.select(keep);
         let (from, mut gram) = linear::moments(&signal);
         let mut to = vec![0.0_f64; q];
         for &i in keep {
-            to.iter_mut().zip(pixels.row(i)).for_each(|(t, &v)| *t += f64::from(v) / n as f64);
+            to.iter_mut().zip(truths.row(i)).for_each(|(t, &v)| *t += f64::from(v) / n as f64);
         }
         let x: Vec<f32> =
             signal.rows().flat_map(|r| r.iter().zip(&from).map(|(&v, m)| (f64::from(v) - m) as f32)).collect();
         let y: Vec<f32> =
-            keep.iter().flat_map(|&i| pixels.row(i).iter().zip(&to).map(|(&v, m)| (f64::from(v) - m) as f32)).collect();
+            keep.iter().flat_map(|&i| truths.row(i).iter().zip(&to).map(|(&v, m)| (f64::from(v) - m) as f32)).collect();
         linear::add_to_diagonal(&mut gram, d, noise);
         let factor = Cholesky::new(&gram, d)
             .ok_or_else(|| Error::Pictures("the releases have no covariance to regress on".to_owned()))?;
@@ -73,7 +107,8 @@ impl Map {
         Ok(Self { weights, from: single(from), to: single(to) })
     }
 
-    fn apply(&self, rows: &Embeddings) -> Vec<f32> {
+    /// What it says of each row, row-major.
+    pub(super) fn apply(&self, rows: &Embeddings) -> Vec<f32> {
         let (n, d, q) = (rows.len(), self.from.len(), self.to.len());
         let x: Vec<f32> = rows.rows().flat_map(|r| r.iter().zip(&self.from).map(|(v, m)| v - m)).collect();
         let mut out: Vec<f32> = (0..n).flat_map(|_| self.to.iter().copied()).collect();
@@ -100,30 +135,7 @@ impl Attack for Ridge {
     ) -> Result<Box<dyn Inverter + 'a>, Error> {
         let pixels = view.pictures()?;
         let adaptation = Adaptation::fit(view)?;
-        let (signal, seen) = (adaptation.signal("ridge")?, adaptation.draw("ridge, held out")?);
-        let noise = adaptation.sigma().powi(2);
-        let mut order: Vec<usize> = (0..pixels.len()).collect();
-        order.shuffle(&mut seed::stream(view.seed, task, "ridge, held out"));
-        let held_out = order.split_off(order.len() - (order.len() / HELD_OUT).max(1));
-        let (_, cov) = linear::moments(&signal);
-        let d = signal.dim();
-        let scale = (0..d).map(|i| cov[i * d + i]).sum::<f64>() / d as f64;
-        let mut best = (f64::INFINITY, GRID[0]);
-        for (done, share) in GRID.into_iter().enumerate() {
-            if progress.is_interrupted() {
-                return Err(Error::Interrupted);
-            }
-            let map = Map::fit(&signal, &pixels, &order, noise + share * scale)?;
-            let drawn = map.apply(&seen.select(&held_out));
-            let truths = held_out.iter().flat_map(|&i| pixels.row(i));
-            let error: f64 = drawn.iter().zip(truths).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-            if error < best.0 {
-                best = (error, share);
-            }
-            progress.update(done + 1, GRID.len() + 1, "ridges");
-        }
-        let all: Vec<usize> = (0..pixels.len()).collect();
-        let map = Map::fit(&signal, &pixels, &all, noise + best.1 * scale)?;
+        let map = Map::choose(view, &adaptation, &pixels.table()?, task, progress)?;
         Ok(Box::new(Fitted { map, side: pixels.side() }))
     }
 }
@@ -150,12 +162,12 @@ mod tests {
         let values: Vec<f32> = (0..n).flat_map(|i| [signal[i * d], -signal[i * d + 1], 0.5]).collect();
         let noisy: Vec<f32> = (0..copies).flat_map(|_| signal.clone()).map(|v| v + (sigma * normal()) as f32).collect();
         let rows = |values: Vec<f32>| Embeddings::new(values, d).expect("finite");
-        let closed =
-            Map::fit(&rows(signal), &Pixels::new(1, values.clone()), &(0..n).collect::<Vec<_>>(), sigma * sigma)
-                .expect("a covariance");
+        let table = |values: Vec<f32>| Embeddings::new(values, 3).expect("finite");
+        let closed = Map::fit(&rows(signal), &table(values.clone()), &(0..n).collect::<Vec<_>>(), sigma * sigma)
+            .expect("a covariance");
         let many: Vec<f32> = (0..copies).flat_map(|_| values.clone()).collect();
         let all: Vec<usize> = (0..n * copies).collect();
-        let trained = Map::fit(&rows(noisy), &Pixels::new(1, many), &all, 0.0).expect("a covariance");
+        let trained = Map::fit(&rows(noisy), &table(many), &all, 0.0).expect("a covariance");
         for (a, b) in closed.weights.iter().zip(&trained.weights) {
             assert!((a - b).abs() < 0.02, "{a} against {b}");
         }

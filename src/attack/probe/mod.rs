@@ -209,6 +209,7 @@ mod bench {
             releases: 1,
             encoder: &encoder,
             prior: None,
+            surrogate: None,
             seed: 5,
             inputs: "toy".to_owned(),
             fingerprint: "toy".to_owned(),

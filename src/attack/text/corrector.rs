@@ -135,6 +135,7 @@ impl Corrector {
                 auxiliary: &records,
                 clean: &clean,
                 strata: &strata,
+                surrogate: None,
                 inputs: format!("{} without fold {number} of {}", view.inputs, self.folds),
                 fingerprint: format!("{} without fold {number} of {}", view.fingerprint, self.folds),
                 ..*view

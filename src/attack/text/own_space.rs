@@ -2,7 +2,7 @@
 
 use super::words;
 use crate::attack::Error;
-use crate::attack::linear::{self, Cholesky};
+use crate::attack::linear::{self, orthonormalise};
 use crate::attack::recover::svd;
 use crate::encode::{self, Embeddings, Encoder, EncoderInfo};
 use crate::nn::kernel::{Layout, matmul};
@@ -166,30 +166,6 @@ fn times(rows: &Sparse, b: &[f32], q: usize) -> Vec<f32> {
         }
     });
     out
-}
-
-/// Makes the columns of `basis` (`(n, q)`) orthonormal: `B L^-T` with `L L' = B'B`.
-///
-/// A direction too short for the digits of `B'B` is lengthened pass by pass instead of dividing by rounding.
-fn orthonormalise(basis: &mut [f32], q: usize) {
-    const PASSES: usize = 4;
-    /// Above the rounding of a sum of `f32` products, relative to the largest of them.
-    const ROUNDING: f64 = 1e-6;
-    for _ in 0..PASSES {
-        let mut gram = linear::cross(basis, basis, basis.len() / q, q, q);
-        let trace: f64 = (0..q).map(|i| gram[i * q + i]).sum();
-        let factor = loop {
-            linear::add_to_diagonal(&mut gram, q, (ROUNDING * trace).max(f64::MIN_POSITIVE));
-            if let Some(factor) = Cholesky::new(&gram, q) {
-                break factor;
-            }
-        };
-        basis.par_chunks_exact_mut(q).for_each(|row| {
-            let mut z: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-            factor.solve_lower(&mut z);
-            row.iter_mut().zip(z).for_each(|(v, z)| *v = z as f32);
-        });
-    }
 }
 
 fn to_unit(row: &mut [f32]) {

@@ -1,0 +1,206 @@
+//! Descending through the victim encoder, and a surrogate, to pictures that explain a release.
+
+use super::Pixels;
+use super::gate;
+use super::ridge::Map;
+use crate::attack::adapt::Adaptation;
+use crate::attack::{Error, Progress, Surrogate, View, linear};
+use crate::encode::{Embeddings, Encoder, WhiteBox};
+use crate::nn::image_ops::{Filter, resample};
+use crate::nn::{self, Fitting, kernel};
+use crate::seed;
+use candle_core::{Device, Tensor};
+use rand::RngExt;
+
+/// The networks whose gradients an attacker follows, each checked against differences first.
+pub(super) struct Descent<'a> {
+    view: &'a View<'a>,
+    adaptation: Adaptation<'a>,
+    victim: &'a dyn WhiteBox,
+    witness: Option<Witness<'a>>,
+    side: usize,
+}
+
+/// The surrogate as a second opinion on a picture.
+struct Witness<'a> {
+    network: &'a dyn WhiteBox,
+    /// From a release to the vector that the surrogate would give its picture.
+    map: Map,
+    /// The mean of its vectors.
+    centre: Vec<f32>,
+    weight: f32,
+}
+
+/// One network's pull on a wave of pictures.
+pub(super) struct Pull<'a> {
+    network: &'a dyn WhiteBox,
+    /// What it should say of each.
+    targets: Embeddings,
+    /// What its cosines are taken about.
+    centre: Vec<f32>,
+    weight: f32,
+}
+
+impl Pull<'_> {
+    /// `1 - cos(E(x) - centre, y - centre)` for each picture; adds its gradient with respect to the pixels, times the weight.
+    fn add(&self, pixels: &[f32], side: usize, gradient: &mut [f32]) -> Result<Vec<f32>, Error> {
+        let mut misses = Vec::with_capacity(self.targets.len());
+        let own = self.network.gradient(pixels, side, &mut |vectors| {
+            let mut upstream = Vec::with_capacity(vectors.values().len());
+            for (e, y) in vectors.rows().zip(self.targets.rows()) {
+                let about = |v: &[f32]| -> Vec<f32> { v.iter().zip(&self.centre).map(|(v, c)| v - c).collect() };
+                let (e, y) = (about(e), about(y));
+                let length = |v: &[f32]| kernel::dot(v, v).sqrt().max(1e-6);
+                let (of_e, of_y) = (length(&e), length(&y));
+                let cosine = kernel::dot(&e, &y) / (of_e * of_y);
+                misses.push(1.0 - cosine);
+                let slope = |(e, y): (&f32, &f32)| -self.weight * (y / of_y - cosine * e / of_e) / of_e;
+                upstream.extend(e.iter().zip(&y).map(slope));
+            }
+            upstream
+        })?;
+        gradient.iter_mut().zip(own).for_each(|(g, own)| *g += own);
+        Ok(misses)
+    }
+}
+
+/// What the encoder looks at in one step: a shifted, zoomed, perhaps mirrored copy.
+struct Change {
+    rows: Filter,
+    columns: Filter,
+}
+
+impl Change {
+    /// At most an eighth of the side is shifted or zoomed away.
+    fn draw(side: usize, rng: &mut seed::Stream) -> Self {
+        let from = side as f32;
+        let mut window = || {
+            let length = from * rng.random_range(0.85..1.1_f32);
+            let start = (from - length) * 0.5 + from * rng.random_range(-0.06..0.06_f32);
+            Filter::window(side, side, start, length)
+        };
+        let (rows, columns) = (window(), window());
+        let columns = if rng.random() { columns.mirrored() } else { columns };
+        Self { rows, columns }
+    }
+}
+
+impl<'a> Descent<'a> {
+    /// Checks the gradients, and learns what the surrogate would say of a release's picture; `surrogate` is its weight.
+    ///
+    /// # Errors
+    /// When the victim or the surrogate has no exact gradient.
+    pub(super) fn open(
+        view: &'a View<'a>,
+        side: usize,
+        surrogate: f64,
+        task: &str,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let pixels = view.pictures()?;
+        let open = |encoder: &'a dyn Encoder| {
+            let white_box = encoder.white_box().ok_or_else(|| Error::Needs {
+                attack: "descent",
+                what: format!("gradients through `{}`, which it does not offer", encoder.info().name),
+            })?;
+            gate::check(white_box, &pixels, &mut seed::stream(view.seed, task, "gradient check"))?;
+            Ok::<_, Error>(white_box)
+        };
+        let victim = open(view.encoder)?;
+        let adaptation = Adaptation::fit(view)?;
+        let witness = match view.surrogate.filter(|_| surrogate > 0.0) {
+            None => None,
+            Some(Surrogate { encoder, clean }) => Some(Witness {
+                network: open(encoder)?,
+                map: Map::choose(view, &adaptation, clean, task, progress)?,
+                centre: linear::moments(clean).0.into_iter().map(|v| v as f32).collect(),
+                weight: surrogate as f32,
+            }),
+        };
+        Ok(Self { view, adaptation, victim, witness, side })
+    }
+
+    /// What makes the attacker adaptive.
+    pub(super) fn adaptation(&self) -> &Adaptation<'a> {
+        &self.adaptation
+    }
+
+    /// How much of the release's pull its noise leaves.
+    pub(super) fn trust(&self) -> f64 {
+        let r = self.adaptation.sigma() * (self.view.clean.dim() as f64).sqrt();
+        1.0 / (1.0 + r * r)
+    }
+
+    /// The pulls on a wave whose releases are `targets`; the victim's first.
+    pub(super) fn pulls(&self, targets: &Embeddings) -> Result<Vec<Pull<'_>>, Error> {
+        let victim = Pull {
+            network: self.victim,
+            targets: targets.clone(),
+            centre: vec![0.0; targets.dim()],
+            weight: self.trust() as f32,
+        };
+        let mut pulls = vec![victim];
+        if let Some(Witness { network, map, centre, weight }) = &self.witness {
+            let targets = Embeddings::new(map.apply(targets), centre.len())?;
+            pulls.push(Pull { network: *network, targets, centre: centre.clone(), weight: *weight });
+        }
+        Ok(pulls)
+    }
+
+    /// One step: `compose` makes the pictures of the parameters, all networks look at one random change of them, and
+    /// `prior` of both is added; returns the victim's `1 - cos` for each picture.
+    pub(super) fn step(
+        &self,
+        fitting: &mut Fitting,
+        pulls: &[Pull],
+        rng: &mut seed::Stream,
+        compose: impl Fn(&[Tensor]) -> Result<Tensor, nn::Error>,
+        prior: impl Fn(&[Tensor], &Tensor) -> Result<Tensor, nn::Error>,
+    ) -> Result<Vec<f32>, Error> {
+        let change = Change::draw(self.side, rng);
+        let (mut failure, mut seen_by_victim) = (None, Vec::new());
+        fitting.step(|p| {
+            let x = compose(p)?;
+            let seen = resample(&x, &change.rows, &change.columns)?;
+            let values: Vec<f32> = seen.flatten_all()?.to_vec1()?;
+            let mut gradient = vec![0.0; values.len()];
+            for (number, pull) in pulls.iter().enumerate() {
+                match pull.add(&values, self.side, &mut gradient) {
+                    Ok(misses) if number == 0 => seen_by_victim = misses,
+                    Ok(_) => {}
+                    Err(error) => {
+                        failure = Some(error);
+                        return Ok(x.sum_all()?);
+                    }
+                }
+            }
+            // The product has the networks' gradient; its value means nothing.
+            let pull = (&seen * Tensor::from_vec(gradient, seen.shape(), &Device::Cpu)?)?.sum_all()?;
+            Ok((pull + prior(p, &x)?)?)
+        })?;
+        failure.map_or(Ok(seen_by_victim), Err)
+    }
+
+    /// Mean cosine of each picture's changed copies to its release.
+    pub(super) fn agreement(&self, pixels: &Pixels, targets: &Embeddings, task: &str) -> Result<Vec<f64>, Error> {
+        const LOOKS: usize = 4;
+        let side = self.side;
+        let mut rng = seed::stream(self.view.seed, task, "further changes");
+        let x = Tensor::from_slice(pixels.values(), (pixels.len(), side, side, 3), &Device::Cpu);
+        let x = x.map_err(nn::Error::from)?;
+        let mut total = vec![0.0; pixels.len()];
+        for _ in 0..LOOKS {
+            let change = Change::draw(side, &mut rng);
+            let seen = resample(&x, &change.rows, &change.columns)?;
+            let seen = seen.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(nn::Error::from)?;
+            let seen = Pixels::new(side, seen);
+            let pictures: Vec<_> = (0..seen.len()).map(|i| seen.picture(i)).collect();
+            let vectors = self.view.encoder.encode_pictures(&pictures.iter().collect::<Vec<_>>())?;
+            for (total, (e, y)) in total.iter_mut().zip(vectors.rows().zip(targets.rows())) {
+                let scale = (kernel::dot(y, y) * kernel::dot(e, e)).sqrt().max(1e-12);
+                *total += f64::from(kernel::dot(e, y) / scale) / LOOKS as f64;
+            }
+        }
+        Ok(total)
+    }
+}
