@@ -60,7 +60,14 @@ impl Blind {
     /// The image decoder that it trains on pictures.
     pub fn image_decoder(&self) -> image::decoder::ImageDecoder {
         let Self { steps, adapt_steps, batch } = *self;
-        image::decoder::ImageDecoder { steps, adapt_steps, batch, ..image::decoder::ImageDecoder::default() }
+        let pretrained = "none".to_owned();
+        image::decoder::ImageDecoder {
+            pretrained,
+            steps,
+            adapt_steps,
+            batch,
+            ..image::decoder::ImageDecoder::default()
+        }
     }
 }
 

@@ -449,14 +449,25 @@ impl AttackConfig {
 
     /// Makes every part that would start from a pretrained attacker start from nothing.
     pub fn start_from_nothing(&mut self) {
-        let decoder = match self {
-            Self::Decoder(c) => c,
-            Self::Corrector(c) => &mut c.decoder,
-            Self::Align(c) => &mut c.decoder,
-            Self::Search(c) => &mut c.decoder,
+        let pretrained = match self {
+            Self::Decoder(c) => &mut c.pretrained,
+            Self::Corrector(c) => &mut c.decoder.pretrained,
+            Self::Align(c) => &mut c.decoder.pretrained,
+            Self::Search(c) => &mut c.decoder.pretrained,
+            Self::ImageDecoder(c) => &mut c.pretrained,
+            Self::Generative(c) => &mut c.pretrained,
             _ => return,
         };
-        "none".clone_into(&mut decoder.pretrained);
+        "none".clone_into(pretrained);
+    }
+
+    /// Which kept prior of pictures it would start from; `None` for attackers that start from none.
+    pub fn picture_prior(&self) -> Option<&str> {
+        match self {
+            Self::ImageDecoder(c) => Some(&c.pretrained),
+            Self::Generative(c) => Some(&c.pretrained),
+            _ => None,
+        }
     }
 
     /// True for attackers that infer facts instead of writing texts.

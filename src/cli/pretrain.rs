@@ -5,7 +5,9 @@ use super::ui::Terminal;
 use anyhow::Context;
 use std::path::PathBuf;
 use stitchback::Exit;
+use stitchback::attack::Curve;
 use stitchback::run::pretrain::{self, Pretraining};
+use stitchback::run::pretrain_pictures::{self, PicturePretraining};
 
 /// Train an attacker ahead of all studies, on freely licensed corpora. Running it again resumes it.
 #[derive(Debug, clap::Args)]
@@ -23,19 +25,35 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let path = args.plan.display().to_string();
     let text = std::fs::read_to_string(&args.plan).map_err(|e| Usage(format!("cannot read the plan `{path}`: {e}")))?;
-    let plan = Pretraining::parse(&path, &text).map_err(stitchback::Error::from)?;
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("models/attackers").join(&plan.name));
     let terminal = Terminal::new(args.quiet);
     terminal.listen().context("cannot listen for Ctrl-C")?;
-    let record = pretrain::execute(&plan, &format!("stitchback pretrain {path}"), &out, &terminal)?;
+    let folder = |name: &str| args.out.clone().unwrap_or_else(|| PathBuf::from("models/attackers").join(name));
+    let command = format!("stitchback pretrain {path}");
+    let last = |curves: &[Curve]| curves.last().and_then(|c| c.points.last()).map_or(f64::NAN, |p| p.1);
+    let said = if PicturePretraining::is_meant(&text) {
+        let plan = PicturePretraining::parse(&path, &text).map_err(stitchback::Error::from)?;
+        let out = folder(&plan.name);
+        let record = pretrain_pictures::execute(&plan, &command, &out, &terminal)?;
+        let (name, loss) = (&record.name, last(&record.curves));
+        format!(
+            "{name}: {} parameters, {} pictures, held-out loss {loss:.3}, in {}",
+            record.parameters,
+            record.pictures,
+            out.display()
+        )
+    } else {
+        let plan = Pretraining::parse(&path, &text).map_err(stitchback::Error::from)?;
+        let out = folder(&plan.name);
+        let record = pretrain::execute(&plan, &command, &out, &terminal)?;
+        let (name, loss) = (&record.name, last(&record.curves));
+        format!(
+            "{name}: {} parameters, {} texts, held-out loss {loss:.3} nats a piece, in {}",
+            record.parameters,
+            record.texts,
+            out.display()
+        )
+    };
     terminal.finish();
-    let loss = record.curves.last().and_then(|c| c.points.last()).map_or(f64::NAN, |p| p.1);
-    super::ui::print(&format!(
-        "{}: {} parameters, {} texts, held-out loss {loss:.3} nats a piece, in {}",
-        record.name,
-        record.parameters,
-        record.texts,
-        out.display()
-    ))?;
+    super::ui::print(&said)?;
     Ok(Exit::Pass)
 }

@@ -2,7 +2,7 @@
 
 use crate::attack::text::prior::Prior;
 use crate::data::Record;
-use crate::encode::{Embeddings, Encoder};
+use crate::encode::{self, Embeddings, Encoder};
 use crate::study::{Sigma, Study};
 use std::collections::BTreeMap;
 
@@ -128,6 +128,20 @@ impl Bench<'_> {
             self.victim.info().name,
             judge.name
         ));
+        let base = |name: &str| encode::split_side(name).0.to_owned();
+        for judge in self.judges.iter().map(|judge| &judge.info().name) {
+            let reason = if base(judge) == base(&study.encode.victim) {
+                "shares the victim's weights"
+            } else if base(judge) == base(&study.encode.surrogate) {
+                "shares weights with the network that attackers descend through"
+            } else {
+                continue;
+            };
+            out.push(format!("circular: the judge {judge} {reason}; its similarity is no independent opinion"));
+        }
+        if let Some((surrogate, _)) = &self.surrogate {
+            out.push(format!("attackers of pictures also descend through {}", surrogate.info().name));
+        }
         out.push(format!(
             "corpus {}: {} targets from {} documents, {} auxiliary records from other documents (nearest one at cosine {:.2} in the median)",
             study.data.corpus,

@@ -6,6 +6,7 @@ use super::sheet;
 use super::store::Store;
 use crate::Error;
 use crate::attack::ensemble::BestOf;
+use crate::attack::image;
 use crate::attack::probe::{Field, Inference, Probe};
 use crate::attack::text::kept;
 use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, Surrogate, View, adapt};
@@ -123,6 +124,12 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
         // A folder that cannot be read fails the cell when it runs, with its reason.
         kept::identity(&d.pretrained, bench.victim.info()).unwrap_or_default()
     }) {
+        content["pretrained"] = kept.into();
+    }
+    if let Some(kept) = attack
+        .and_then(AttackConfig::picture_prior)
+        .and_then(|choice| image::kept::identity(choice).unwrap_or_default())
+    {
         content["pretrained"] = kept.into();
     }
     if let Some(AttackConfig::BestOf(_)) = attack {

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod cell;
 pub mod estimate;
 pub mod pretrain;
+pub mod pretrain_pictures;
 pub mod provenance;
 pub mod record;
 pub mod rows;

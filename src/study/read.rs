@@ -175,8 +175,8 @@ impl<'t> Reader<'t> {
             self.problem(start, "`encode.judges` must not hold the victim: it would judge its own inversion");
         }
         let surrogate = &encode.surrogate;
-        if encode.judges.iter().any(|judge| split_side(judge).0 == split_side(surrogate).0) {
-            self.problem(start, "`encode.surrogate` must not be a judge: attackers descend through it");
+        if encode.judges.first().is_some_and(|judge| split_side(judge).0 == split_side(surrogate).0) {
+            self.problem(start, "`encode.surrogate` must not be the first judge: attackers descend through it");
         }
         if split_side(&encode.victim).0 == split_side(surrogate).0 {
             self.problem(start, "`encode.surrogate` must not be the victim, which attackers know anyway");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use stitchback::run::pretrain::Pretraining;
+use stitchback::run::pretrain_pictures::PicturePretraining;
 use stitchback::study::Study;
 
 const TOY: &str = r#"
@@ -449,7 +450,12 @@ fn every_shipped_study_is_valid_and_runs_on_each_of_its_corpora() {
         let path = entry.expect("an entry").path();
         let name = path.display().to_string();
         if name.contains("pretrain") {
-            Pretraining::parse(&name, &read(&path)).expect("a valid plan");
+            let text = read(&path);
+            if PicturePretraining::is_meant(&text) {
+                PicturePretraining::parse(&name, &text).expect("a valid plan");
+            } else {
+                Pretraining::parse(&name, &text).expect("a valid plan");
+            }
         } else {
             parts.extend(Study::parse(&name, &read(&path)).expect("a valid study").parts());
         }

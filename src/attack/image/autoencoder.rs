@@ -63,26 +63,83 @@ struct Header {
 }
 
 impl Autoencoder {
-    /// Trains on the view's pictures alone, so that all protections and victims share it.
-    pub(super) fn train(view: &View, pixels: &Pixels, course: &Course, progress: &dyn Progress) -> Result<Self, Error> {
-        let name = format!("autoencoder v1\u{0}{}\u{0}{}\u{0}{course:?}", view.inputs, view.seed);
+    /// Trains on the view's pictures alone, so that all protections and victims share it; from `start`, where the project
+    /// keeps one of the same layout.
+    pub(super) fn train(
+        view: &View,
+        pixels: &Pixels,
+        course: &Course,
+        start: Option<&Self>,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let from = start.map_or_else(String::new, |s| blake3::hash(&s.to_bytes()).to_hex().to_string());
+        let name = format!("autoencoder v2\u{0}{}\u{0}{}\u{0}{course:?}\u{0}{from}", view.inputs, view.seed);
         let hash = blake3::hash(name.as_bytes()).to_hex();
         let path = view.workshop.join(format!("autoencoder-{}.bin", &hash[..20]));
         if let Some(done) = std::fs::read(&path).ok().and_then(|bytes| Self::from_bytes(&bytes)) {
             return Ok(done);
         }
         let stream = |purpose: &str| seed::stream(view.seed, &name, purpose);
-        let up = Upward::new(course.latent, pixels.side(), course.channels)?;
-        let down = Downward::new(&up, 2 * course.latent);
-        let mut params = Params::default();
-        down.add(&mut params, &mut stream("initial weights"));
-        up.add(&mut params, &mut stream("initial weights, upward"));
-        let unit = (vec![0.0; course.latent], vec![1.0; course.latent]);
-        let mut own = Self { up, down, params, centre: unit.0, spread: unit.1, curve: Curve::default() };
-        own.curve = own.fit(pixels, course, stream, progress)?;
-        own.standardise(pixels)?;
+        let own = Self::train_on(pixels, course, start, stream, progress)?;
         keep(&path, &own.to_bytes())?;
         Ok(own)
+    }
+
+    /// Trains on pictures.
+    pub(super) fn train_on(
+        pixels: &Pixels,
+        course: &Course,
+        start: Option<&Self>,
+        stream: impl Fn(&str) -> seed::Stream,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let mut own = match start {
+            Some(start) => start.clone(),
+            None => Self::new(course.latent, pixels.side(), course.channels, &mut stream("initial weights"))?,
+        };
+        own.curve = own.fit(pixels, course, stream, progress)?;
+        own.standardise(pixels)?;
+        Ok(own)
+    }
+
+    /// Untrained.
+    fn new(latent: usize, side: usize, channels: usize, rng: &mut seed::Stream) -> Result<Self, Error> {
+        let up = Upward::new(latent, side, channels)?;
+        let down = Downward::new(&up, 2 * latent);
+        let mut params = Params::default();
+        down.add(&mut params, rng);
+        up.add(&mut params, rng);
+        let (centre, spread) = (vec![0.0; latent], vec![1.0; latent]);
+        Ok(Self { up, down, params, centre, spread, curve: Curve::default() })
+    }
+
+    /// Its tensors.
+    pub(super) fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The decoder's tensors behind its first matrix, which depends on what is decoded.
+    pub(super) fn stages(&self) -> impl Iterator<Item = (&[usize], &[f32])> {
+        self.params.parts().skip(self.down.tensors() + 1)
+    }
+
+    /// One that was kept: its layout, its parameters in order, and its pictures' codes.
+    pub(super) fn of(
+        [latent, side, channels]: [usize; 3],
+        values: Vec<f32>,
+        (centre, spread): (Vec<f32>, Vec<f32>),
+    ) -> Result<Self, Error> {
+        let mut own = Self::new(latent, side, channels, &mut seed::stream(0, "autoencoder", "shapes"))?;
+        own.params.set(values)?;
+        if centre.len() != latent || spread.len() != latent {
+            return Err(Error::Pictures(format!("a prior of {latent} numbers has moments of {}", centre.len())));
+        }
+        Ok(Self { centre, spread, ..own })
+    }
+
+    /// Mean and standard deviation of its pictures' codes.
+    pub(super) fn moments(&self) -> (&[f32], &[f32]) {
+        (&self.centre, &self.spread)
     }
 
     fn fit(

@@ -1,5 +1,6 @@
 //! A network trained to draw pictures from releases.
 
+use super::kept::Prior;
 use super::painter::Painter;
 use crate::attack::adapt::Adaptation;
 use crate::attack::text::decoder::Pairing;
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageDecoder {
+    /// Whose layers it starts from: `auto` for the prior that the project keeps, where it fits; `none`; or a folder.
+    pub pretrained: String,
     /// Training steps on clean vectors, shared by all protections.
     pub steps: usize,
     /// Further steps on each protection's releases.
@@ -33,7 +36,7 @@ pub struct ImageDecoder {
 
 impl Default for ImageDecoder {
     fn default() -> Self {
-        Self { steps: 1200, adapt_steps: 200, batch: 64, lr: 2e-3, channels: 64 }
+        Self { pretrained: "auto".to_owned(), steps: 1200, adapt_steps: 200, batch: 64, lr: 2e-3, channels: 64 }
     }
 }
 
@@ -61,7 +64,8 @@ impl Attack for ImageDecoder {
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
         let adaptation = Adaptation::fit(view)?;
         let painter = Painter::train(view, &adaptation, self, Pairing::True, progress)?;
-        Ok(Box::new(Fitted::new(adaptation, painter)))
+        let kept = Prior::find(&self.pretrained, painter.side(), self.channels)?;
+        Ok(Box::new(Fitted { origin: kept.as_ref().map(Prior::origin), ..Fitted::new(adaptation, painter) }))
     }
 }
 
@@ -69,11 +73,12 @@ impl Attack for ImageDecoder {
 pub(crate) struct Fitted<'a> {
     adaptation: Adaptation<'a>,
     painter: Painter,
+    origin: Option<String>,
 }
 
 impl<'a> Fitted<'a> {
     pub(crate) fn new(adaptation: Adaptation<'a>, painter: Painter) -> Self {
-        Self { adaptation, painter }
+        Self { adaptation, painter, origin: None }
     }
 }
 
@@ -81,6 +86,10 @@ impl Inverter for Fitted<'_> {
     fn invert(&self, released: &Embeddings, _: &str, _: &dyn Progress) -> Result<Vec<Guess>, Error> {
         let drawn = self.painter.paint(&self.adaptation.denoise(released))?;
         Ok((0..drawn.len()).map(|i| Guess::drawn(drawn.picture(i), 0.0)).collect())
+    }
+
+    fn origin(&self) -> Option<String> {
+        self.origin.clone()
     }
 
     fn curves(&self) -> Vec<Curve> {

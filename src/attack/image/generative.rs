@@ -4,6 +4,7 @@ use super::Pixels;
 use super::autoencoder::{self, Autoencoder};
 use super::descent::Descent;
 use super::flow::{self, Condition, Flow};
+use super::kept::Prior;
 use crate::attack::text::lexicon;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
@@ -32,6 +33,8 @@ const WAVE: usize = 32;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Generative {
+    /// The autoencoder it starts from: `auto` for the one that the project keeps, where it fits; `none`; or a folder.
+    pub pretrained: String,
     /// Targets attacked, as a declared subset; 0 for all.
     pub targets: usize,
     /// Numbers in a code.
@@ -40,6 +43,8 @@ pub struct Generative {
     pub channels: usize,
     /// Training steps of the autoencoder, shared by all protections.
     pub prior_steps: usize,
+    /// The same, where it starts from one that was kept.
+    pub prior_adapt_steps: usize,
     /// Training steps of the flow, on each protection's releases.
     pub flow_steps: usize,
     /// Leading directions of the release that the flow sees.
@@ -59,10 +64,12 @@ pub struct Generative {
 impl Default for Generative {
     fn default() -> Self {
         Self {
+            pretrained: "auto".to_owned(),
             targets: 100,
             latent: 128,
             channels: 64,
             prior_steps: 1000,
+            prior_adapt_steps: 400,
             flow_steps: 2000,
             directions: 128,
             samples: 16,
@@ -115,14 +122,13 @@ impl Attack for Generative {
     ) -> Result<Box<dyn Inverter + 'a>, Error> {
         let pixels = view.pictures()?;
         let descent = Descent::open(view, pixels.side(), self.surrogate, task, progress)?;
-        let course = autoencoder::Course {
-            latent: self.latent,
-            channels: self.channels,
-            steps: self.prior_steps,
-            batch: 64,
-            lr: 2e-3,
-        };
-        let prior = Autoencoder::train(view, &pixels, &course, progress)?;
+        let kept = Prior::find(&self.pretrained, pixels.side(), self.channels)?;
+        let kept = kept.filter(|k| k.fits(self.latent));
+        let origin = kept.as_ref().map(Prior::origin);
+        let kept = kept.map(Prior::into_autoencoder);
+        let (steps, lr) = if kept.is_some() { (self.prior_adapt_steps, 1e-3) } else { (self.prior_steps, 2e-3) };
+        let course = autoencoder::Course { latent: self.latent, channels: self.channels, steps, batch: 64, lr };
+        let prior = Autoencoder::train(view, &pixels, &course, kept.as_ref(), progress)?;
         let codes = prior.encode(&pixels)?;
         let stream = |purpose: &str| seed::stream(view.seed, task, purpose);
         let seen = |purpose: &str| -> Result<Embeddings, Error> {
@@ -139,7 +145,7 @@ impl Attack for Generative {
             stream: &stream,
         };
         let flow = Flow::train(&course, progress)?;
-        Ok(Box::new(Fitted { params: self.clone(), view, descent, prior, codes, condition, flow }))
+        Ok(Box::new(Fitted { params: self.clone(), view, descent, prior, codes, condition, flow, origin }))
     }
 }
 
@@ -152,6 +158,7 @@ struct Fitted<'a> {
     codes: Embeddings,
     condition: Condition,
     flow: Flow,
+    origin: Option<String>,
 }
 
 impl Fitted<'_> {
@@ -257,6 +264,10 @@ impl Inverter for Fitted<'_> {
         }
         progress.update(rows.len(), rows.len(), "pictures sampled");
         Ok(guesses)
+    }
+
+    fn origin(&self) -> Option<String> {
+        self.origin.clone()
     }
 
     fn curves(&self) -> Vec<Curve> {

@@ -7,6 +7,7 @@ mod flow;
 pub mod gate;
 pub mod generative;
 pub mod invert;
+pub mod kept;
 mod network;
 pub mod painter;
 pub mod ridge;
