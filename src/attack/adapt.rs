@@ -3,6 +3,7 @@
 use super::{Error, View, linear};
 use crate::encode::Embeddings;
 use crate::nn::kernel::{Layout, matmul};
+use crate::protect::Domain;
 use crate::seed;
 use rayon::prelude::*;
 
@@ -67,6 +68,8 @@ impl Wiener {
 pub struct Adaptation<'a> {
     view: &'a View<'a>,
     wiener: Option<Wiener>,
+    /// What rows are multiplied by before they are denoised: unit rows hold their signal at its expected cosine.
+    scale: f32,
     sigma: f64,
     members: usize,
 }
@@ -74,8 +77,13 @@ pub struct Adaptation<'a> {
 impl<'a> Adaptation<'a> {
     /// Learns the signal's statistics from auxiliary records sent through the noise-free part of the pipeline.
     pub fn fit(view: &'a View<'a>) -> Result<Self, Error> {
-        let noise = view.pipeline.noise();
-        let sigma = noise.as_ref().map_or(0.0, |n| n.sigma_per_coordinate) / (view.releases as f64).sqrt();
+        let dim = view.clean.dim();
+        let noise = view.pipeline.noise_at(dim);
+        let unit = noise.filter(|n| n.rescaled && view.pipeline.state_at(dim).domain == Domain::Sphere);
+        let scale = unit.map_or(1.0, |n| n.expected_cosine(dim, 1).recip()) as f32;
+        // Of the rows that the filter sees: on the sphere their signal has length 1.
+        let sigma = noise.map_or(0.0, |n| n.sigma_per_coordinate) / unit.map_or(1.0, |n| n.signal_norm);
+        let sigma = sigma / (view.releases as f64).sqrt();
         let members = noise.as_ref().map_or(1, |n| n.members).max(1);
         let wiener = if sigma > 0.0 {
             let mut rng = seed::stream(view.seed, &view.fingerprint, "signal statistics");
@@ -84,7 +92,7 @@ impl<'a> Adaptation<'a> {
         } else {
             None
         };
-        Ok(Self { view, wiener, sigma, members })
+        Ok(Self { view, wiener, scale, sigma, members })
     }
 
     /// What the auxiliary records would release without the noise: row `i` is record `i`.
@@ -107,7 +115,10 @@ impl<'a> Adaptation<'a> {
 
     /// The best linear estimate of the clean vectors; the rows themselves without noise.
     pub fn denoise(&self, y: &Embeddings) -> Embeddings {
-        self.wiener.as_ref().map_or_else(|| y.clone(), |w| w.apply(y))
+        let Some(wiener) = &self.wiener else { return y.clone() };
+        let mut y = y.clone();
+        y.values_mut().iter_mut().for_each(|v| *v *= self.scale);
+        wiener.apply(&y)
     }
 
     /// A fresh draw of the real pipeline on the auxiliary records: row `i` is what the attacker would see of record `i`.

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use serde_json::json;
 use std::path::PathBuf;
 use stitchback::data::vectors;
-use stitchback::protect::{Claim, Guarantee, Pipeline, Release};
+use stitchback::protect::{Claim, Pipeline, Release};
 use stitchback::{Exit, seed};
 
 /// Protect a file of vectors (.npy or .safetensors) and write down what may be promised about it
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => seed::Stream::try_from_rng(&mut rand::rngs::SysRng).context("the system's random generator failed")?,
     };
     let release = pipeline.release(&clean, None, &mut rng).map_err(stitchback::Error::from)?;
-    let claim = pipeline.claim();
+    let claim = pipeline.claim_at(clean.dim());
     let metadata = metadata(&pipeline, &claim, &release, args.seed.is_some());
     vectors::write(&args.output, &release.vectors, Some(&metadata)).map_err(stitchback::Error::from)?;
     for warning in &claim.warnings {
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 /// What stands beside the vectors: the pipeline, its claim, and whether the noise can be drawn again.
 fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool) -> serde_json::Value {
     let delta = pipeline.delta();
-    let private = !seeded && matches!(claim.guarantee, Guarantee::Gdp { .. });
+    let private = !seeded && claim.holds();
     let status = match (seeded, private) {
         (true, _) => "not private: the noise was drawn from a seed".to_owned(),
         (false, true) => format!("private: {}", claim.note()),
@@ -77,7 +77,7 @@ fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool)
             "kind": claim.kind(),
             "mu": claim.mu(),
             "epsilon": claim.epsilon(delta),
-            "delta": claim.mu().map(|_| delta),
+            "delta": claim.epsilon(delta).map(|_| delta),
             "sigma": claim.sigma(),
             "sensitivity": claim.sensitivity,
             "implied": claim.implied,

@@ -2,7 +2,11 @@
 
 use super::claim::{Claim, NoiseModel, State};
 use super::stage::{Release, StageConfig};
-use super::{Clip, DEFAULT_DELTA, Error, Gaussian, Identity, Normalize, Prototype, Rotate};
+use super::{
+    Center, Clip, DEFAULT_DELTA, Djw, Error, Gaussian, Identity, JohnsonLindenstrauss, LaplaceL1, LaplaceL2,
+    Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Prototype, Purkayastha, Quantize, Rotate, ScalePerturb,
+    Shuffle, Sign, Vmf,
+};
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
 
@@ -106,8 +110,11 @@ impl Pipeline {
     /// The same stages without the noise: what an attacker's denoiser takes for the signal.
     #[must_use]
     pub fn without_noise(&self) -> Self {
-        let stages = self.stages.iter().filter(|stage| !matches!(stage, StageConfig::Gaussian(_))).cloned();
-        Self { stages: stages.collect() }
+        let mut stages: Vec<StageConfig> = self.stages.iter().filter_map(StageConfig::without_noise).collect();
+        if stages.is_empty() {
+            stages.push(Identity.into());
+        }
+        Self { stages }
     }
 
     /// True when a stage has a parameter that only its user knows.
@@ -128,16 +135,34 @@ impl Pipeline {
     /// The same stages with noise of another standard deviation: an attacker's idea of noise that it was not told.
     #[must_use]
     pub fn with_sigma(&self, sigma: f64) -> Self {
-        let stages = self.stages.iter().map(|stage| match stage {
-            StageConfig::Gaussian(_) => StageConfig::Gaussian(Gaussian::Given { sigma }),
-            other => other.clone(),
-        });
-        Self { stages: stages.collect() }
+        let mut stages = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            let quiet = stage.without_noise();
+            if quiet.as_ref() == Some(stage) {
+                stages.push(stage.clone());
+                continue;
+            }
+            stages.extend(quiet);
+            stages.push(Gaussian::Given { sigma }.into());
+            if stage.redirects() {
+                stages.push(Normalize.into());
+            }
+        }
+        Self { stages }
     }
 
-    /// What is known about the rows after the last stage.
+    /// What is known about the rows after the last stage, whatever their dimension.
     pub fn state(&self) -> State {
-        self.stages.iter().fold(State::raw(), |state, config| {
+        self.fold(State::raw())
+    }
+
+    /// What is known about rows of `dim` coordinates after the last stage.
+    pub fn state_at(&self, dim: usize) -> State {
+        self.fold(State::raw_at(dim))
+    }
+
+    fn fold(&self, raw: State) -> State {
+        self.stages.iter().fold(raw, |state, config| {
             config.build(&state).expect("a pipeline is checked when it is made").guarantee(&state)
         })
     }
@@ -147,7 +172,32 @@ impl Pipeline {
         Claim::of(&self.state())
     }
 
-    /// The noise on released rows as an attacker models it; `None` without noise, or without a closed form.
+    /// What the pipeline promises about one release of rows of `dim` coordinates.
+    pub fn claim_at(&self, dim: usize) -> Claim {
+        Claim::of(&self.state_at(dim))
+    }
+
+    /// The noise on released rows of `dim` coordinates as an attacker models it; `None` without noise, or without a closed
+    /// form.
+    pub fn noise_at(&self, dim: usize) -> Option<NoiseModel> {
+        self.state_at(dim).noise_model()
+    }
+
+    /// True when two releases of the same rows differ.
+    pub fn has_noise(&self) -> bool {
+        self.stages.iter().any(StageConfig::is_noise)
+    }
+
+    /// The bound that the first stage with one puts on rows of `dim` coordinates; `None` without any.
+    pub fn first_radius(&self, dim: usize) -> Option<f64> {
+        let states = self.stages.iter().scan(State::raw_at(dim), |state, config| {
+            *state = config.build(state).expect("a pipeline is checked when it is made").guarantee(state);
+            Some(state.domain.radius())
+        });
+        states.flatten().next()
+    }
+
+    /// The noise that does not depend on the dimension; see [`Pipeline::noise_at`].
     pub fn noise(&self) -> Option<NoiseModel> {
         self.state().noise_model()
     }
@@ -182,7 +232,7 @@ impl Pipeline {
             strata: strata.map(<[u32]>::to_vec),
             noise: None,
         };
-        let mut state = State::raw();
+        let mut state = State::raw_at(clean.dim());
         for config in &self.stages {
             let stage = config.build(&state).expect("a pipeline is checked when it is made");
             release = stage.apply(release, &mut *rng)?;
@@ -244,7 +294,30 @@ macro_rules! stage_from_parameters {
         }
     )*};
 }
-stage_from_parameters!(Identity, Normalize, Clip, Prototype, Rotate, Gaussian);
+stage_from_parameters!(
+    Identity,
+    Normalize,
+    Clip,
+    Center,
+    Mask,
+    JohnsonLindenstrauss,
+    Pca,
+    Quantize,
+    Sign,
+    Rotate,
+    ScalePerturb,
+    Prototype,
+    Gaussian,
+    LaplaceL1,
+    LaplaceL2,
+    Mahalanobis,
+    Vmf,
+    Purkayastha,
+    PrivUnit,
+    PrivUnitG,
+    Djw,
+    Shuffle
+);
 
 #[cfg(test)]
 mod tests {
@@ -260,7 +333,7 @@ mod tests {
     fn mu(pipeline: &str) -> f64 {
         match state(pipeline).guarantee {
             Guarantee::Gdp { mu } => mu,
-            Guarantee::None { reason } => panic!("`{pipeline}` promises nothing: {reason}"),
+            other => panic!("`{pipeline}` promises {other:?}"),
         }
     }
 
@@ -434,7 +507,9 @@ mod tests {
             ("gauss(sigma=1)", "no stage is called `gauss`; did you mean `gaussian`"),
             (
                 "whiten",
-                "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `prototype`, `rotate`, `gaussian`",
+                "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `center`, `mask`, `johnson_lindenstrauss`, `pca`, \
+                 `quantize`, `sign`, `rotate`, `scale_perturb`, `prototype`, `gaussian`, `laplace_l1`, `laplace_l2`, \
+                 `mahalanobis`, `vmf`, `purkayastha`, `privunit`, `privunit_g`, `djw`, `shuffle`",
             ),
             ("clip", "`clip` needs `l2`, for example `clip(l2=1)`"),
             ("clip(l1=1)", "`clip` needs `l2`, for example `clip(l2=1)`; `clip` has no `l1`; known: `l2`"),
@@ -521,13 +596,11 @@ mod tests {
 
     #[test]
     fn every_example_keeps_the_stage_contract() {
-        let names: Vec<&str> = StageConfig::examples().iter().map(StageConfig::name).collect();
-        assert_eq!(names, ["identity", "normalize", "clip", "prototype", "rotate", "gaussian"]);
         for config in StageConfig::examples() {
             assert_eq!(config.check(), Vec::<String>::new());
             assert_eq!(config.to_string().parse::<StageConfig>().expect("its own text"), config);
-            let pipeline = Pipeline::new(vec![Clip { l2: 1.0 }.into(), config.clone()]).expect("valid after a clip");
-            let built = config.build(&state("clip(l2=1)")).expect("valid after a clip");
+            let pipeline = Pipeline::new(vec![Normalize.into(), config.clone()]).expect("valid on the sphere");
+            let built = config.build(&state("normalize")).expect("valid on the sphere");
             assert_eq!(built.name(), config.name());
             let release = |root, threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool");

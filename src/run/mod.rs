@@ -187,8 +187,8 @@ fn manifest(
 }
 
 /// A protection's claim as records state it.
-pub fn guarantee(protection: &Protection) -> GuaranteeRecord {
-    let claim = protection.pipeline.claim().after(protection.releases as u32);
+pub fn guarantee(protection: &Protection, dim: usize) -> GuaranteeRecord {
+    let claim = protection.pipeline.claim_at(dim).after(protection.releases as u32);
     let delta = protection.pipeline.delta();
     let epsilon = claim.epsilon(delta);
     GuaranteeRecord {
