@@ -44,6 +44,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         claim: pipeline.claim_at(args.dim as usize).after(args.releases).for_user(args.records_per_user),
         noise: pipeline.noise_at(args.dim as usize),
         candidates: args.candidates as usize,
+        on_grid: pipeline.on_grid().is_ok_and(|exact| exact == pipeline),
         delta: args.delta.unwrap_or_else(|| pipeline.delta()),
         dim: args.dim as usize,
         pipeline: pipeline.to_string(),
@@ -60,6 +61,7 @@ struct Sheet {
     delta: f64,
     dim: usize,
     candidates: usize,
+    on_grid: bool,
 }
 
 /// Deltas of the curve in the JSON object.
@@ -74,6 +76,16 @@ struct Currency {
 }
 
 impl Sheet {
+    /// The last limit is about the low bits of the noise, which a grid does not leave open.
+    fn limits(&self) -> Vec<&'static str> {
+        let mut limits = LIMITS.to_vec();
+        if self.on_grid {
+            limits.pop();
+            limits.push("the noise is drawn exactly, in whole steps of a grid; how long a draw takes is not hidden");
+        }
+        limits
+    }
+
     fn currency(&self) -> Currency {
         let (claim, dim) = (&self.claim, self.dim);
         let information = claim.most_told(dim);
@@ -119,7 +131,7 @@ impl Sheet {
             "information_bound_nats": currency.information,
             "fano_bound": currency.fano,
             "warnings": claim.warnings,
-            "limits": LIMITS,
+            "limits": self.limits(),
         })
     }
 
@@ -183,7 +195,7 @@ impl Sheet {
         let mut sheet: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<18} {value}")).collect();
         sheet.extend(claim.warnings.iter().map(|warning| format!("\nWARNING: {warning}")));
         sheet.push("\nLimits:".to_owned());
-        sheet.extend(LIMITS.iter().map(|limit| format!("  - {limit}")));
+        sheet.extend(self.limits().iter().map(|limit| format!("  - {limit}")));
         sheet.push(String::new());
         sheet.join("\n")
     }

@@ -284,6 +284,12 @@ const TOPICS: &[Topic] = &[
     ),
     topic(
         STAGES,
+        "topic_mean",
+        "The mean of every topic, from a noisy sum and a noisy count: one row a topic, the size of a topic stays private. Divisors are at\n\
+         least `least`; `share` of the budget goes to the sums. Which topics occur counts as public.",
+    ),
+    topic(
+        STAGES,
         "laplace_l1",
         "Independent Laplace noise on every coordinate. A pure epsilon of the whole record, paid with sqrt(d): on an L2 ball the\n\
          sensitivity is 2C sqrt(d), so that normal noise is smaller in any dimension that embeddings have (Dwork et al. 2006).",
@@ -331,6 +337,17 @@ const TOPICS: &[Topic] = &[
     ),
     topic(
         STAGES,
+        "discrete_gaussian",
+        "Normal noise in whole steps of a grid, drawn with integers alone (Canonne, Kamath and Steinke 2020): the low bits of floating\n\
+         point, which attacks have read, tell nothing. Zero-concentrated, a little more noise. `protect --secure` puts it in place.",
+    ),
+    topic(
+        STAGES,
+        "discrete_laplace",
+        "`laplace_l1` in whole steps of a grid, drawn with integers alone. `protect --secure` puts it in place.",
+    ),
+    topic(
+        STAGES,
         "shuffle",
         "The rows of at least `users` users in random order, as a trusted shuffler releases them: a smaller, central epsilon behind a\n\
          purely private stage (Feldman, McMillan and Talwar 2021). Shuffling the rows of one user is not this.",
@@ -350,6 +367,13 @@ const TOPICS: &[Topic] = &[
          4   inconclusive: too few targets, or attackers below their bar\n\
          70  a fault of the program itself\n\
          75  interrupted; the same command resumes",
+    ),
+    topic(
+        REST,
+        "audit",
+        "`audit` releases two worlds that differ in one record many times and tells them apart. What it can prove is a lower bound of\n\
+         epsilon: above the claim, the implementation is broken (exit code 1). Below it nothing is proved: the ceiling says what this\n\
+         many trials could have shown. Probes look for noise that is used twice or too coarse.",
     ),
     topic(
         REST,

@@ -25,13 +25,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
     /// Draw the noise from this seed, for tests and reproducible studies; the release is then marked not private
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", conflicts_with = "secure")]
     seed: Option<u64>,
+    /// Draw the noise exactly, in whole steps of a grid: `gaussian` becomes `discrete_gaussian`, `laplace_l1` `discrete_laplace`
+    #[arg(long)]
+    secure: bool,
 }
 
 /// Reads, protects, writes; a summary goes to stderr.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let pipeline = Pipeline::parse(&args.pipeline).map_err(stitchback::Error::from)?;
+    let mut pipeline = Pipeline::parse(&args.pipeline).map_err(stitchback::Error::from)?;
+    if args.secure {
+        pipeline = pipeline.on_grid().map_err(stitchback::Error::from)?;
+    }
     let clean = vectors::read(&args.input, args.tensor.as_deref()).map_err(stitchback::Error::from)?;
     let mut rng = match args.seed {
         Some(root) => seed::stream(root, "protect", "noise"),
@@ -87,6 +93,7 @@ fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool)
         "unit_of_privacy": claim.unit_of_privacy,
         "releases": claim.releases,
         "seeded": seeded,
+        "sampling": sampling(pipeline),
         "private": private,
         "status": status,
         "members": members,
@@ -96,4 +103,15 @@ fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool)
         "dim": release.vectors.dim(),
         "warnings": claim.warnings,
     })
+}
+
+/// How the noise was drawn, in words.
+fn sampling(pipeline: &Pipeline) -> &'static str {
+    if !pipeline.has_noise() {
+        "no noise"
+    } else if pipeline.on_grid().is_ok_and(|exact| exact == *pipeline) {
+        "exact integers on a grid; the time of a draw is not hidden"
+    } else {
+        "floating point, research-grade: low bits are not hardened; `--secure` draws on a grid"
+    }
 }

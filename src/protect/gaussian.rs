@@ -178,6 +178,7 @@ impl Stage for GaussianNoise {
 
 #[cfg(test)]
 mod tests {
+    use super::super::law::{CRITICAL, DIMS, distance};
     use crate::encode::Embeddings;
     use crate::protect::Pipeline;
     use crate::seed;
@@ -208,21 +209,16 @@ mod tests {
 
     #[test]
     fn gaussian_noise_follows_the_normal_law() {
-        // Kolmogorov-Smirnov at level 1e-6: the asymptotic critical value of sqrt(n) D is sqrt(ln(2e6) / 2) = 2.694.
-        let distance = |draws: &mut [f64]| {
-            draws.sort_by(f64::total_cmp);
-            let n = draws.len() as f64;
-            let worst = draws.iter().enumerate().fold(0.0_f64, |worst, (i, &x)| {
-                let law = crate::protect::special::log_ndtr(x).exp();
-                worst.max((law - i as f64 / n).abs()).max(((i + 1) as f64 / n - law).abs())
-            });
-            worst * n.sqrt()
-        };
-        let mut draws: Vec<f64> = noisy(1.0, &zeros(500, 200), 11).values().iter().map(|&v| f64::from(v)).collect();
-        assert!(distance(&mut draws) < 2.694, "{}", distance(&mut draws));
+        // Kolmogorov-Smirnov at level 1e-6 for all coordinates of all rows.
+        let normal = |x: f64| crate::protect::special::log_ndtr(x).exp();
+        for dim in DIMS {
+            let draws = noisy(1.0, &zeros(100_000 / dim, dim), 11).values().iter().map(|&v| f64::from(v)).collect();
+            let d = distance(draws, normal);
+            assert!(d < CRITICAL, "{dim}: {d}");
+        }
         // The test can see a wrong law: a uniform grid of the same variance is far off.
-        let mut uniform: Vec<f64> = (0..100_000).map(|i| (f64::from(i) / 5e4 - 1.0) * 3.0_f64.sqrt()).collect();
-        assert!(distance(&mut uniform) > 15.0);
+        let uniform: Vec<f64> = (0..100_000).map(|i| (f64::from(i) / 5e4 - 1.0) * 3.0_f64.sqrt()).collect();
+        assert!(distance(uniform, normal) > 15.0);
     }
 
     #[test]

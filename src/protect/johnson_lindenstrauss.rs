@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::arguments::Arguments;
-use super::claim::{Domain, Sensitivity, State};
+use super::claim::{Domain, Noise, Sensitivity, State};
 use super::rotate::{multiply, orthonormalise};
 use super::stage::{Parameters, Release, Stage, out_of_range};
 use crate::seed;
@@ -92,7 +92,18 @@ impl Stage for JohnsonLindenstrauss {
     fn guarantee(&self, before: &State) -> State {
         let grow = before.dim.map(|d| (d as f64 / self.dim as f64).max(1.0).sqrt());
         let radius = before.domain.radius().zip(grow).map(|(radius, grow)| radius * grow);
-        let mut after = before.clone().rescaled(radius.map_or(Domain::Unbounded, |radius| Domain::L2 { radius }));
+        let mut after = before.clone();
+        after.domain = radius.map_or(Domain::Unbounded, |radius| Domain::L2 { radius });
+        after.noise = match (before.noise, grow) {
+            (Noise::Clean, _) => Noise::Clean,
+            // Signal and noise of the subspace grow alike.
+            (Noise::Gaussian { mut model, .. }, Some(grow)) => {
+                model.sigma_per_coordinate *= grow;
+                model.signal_norm *= grow;
+                Noise::Gaussian { model, running: None }
+            }
+            _ => Noise::Mixed,
+        };
         after.sensitivity = before
             .sensitivity
             .as_ref()

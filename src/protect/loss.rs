@@ -20,7 +20,9 @@ impl Loss {
         points.sort_by(|a, b| b.0.total_cmp(&a.0));
         let top = points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
         let total = points.iter().map(|p| (p.1 - top).exp()).sum::<f64>().ln() + top;
-        points.iter_mut().for_each(|p| p.1 -= total);
+        for point in &mut points {
+            point.1 -= total;
+        }
         Self { points }
     }
 

@@ -121,7 +121,7 @@ mod tests {
             let n = 4 * dim;
             let row = |i: usize, j: usize| {
                 if i / 4 == j {
-                    (if j % 2 == 0 { 2.0 } else { 1.0 }) * if i % 2 == 0 { 1.0 } else { -1.0 }
+                    (if j.is_multiple_of(2) { 2.0 } else { 1.0 }) * if i.is_multiple_of(2) { 1.0 } else { -1.0 }
                 } else {
                     0.0
                 }
@@ -131,7 +131,7 @@ mod tests {
             vectors::write(&path, &Embeddings::new(values, dim).expect("finite"), None).expect("writable");
             let clean = copies(1000, dim);
             let y = released(&format!("mahalanobis(rate=10, lambda=0.5, public={})", path.display()), &clean, 1);
-            let inverse = |j: usize| if j % 2 == 0 { 1.0 / 1.3 } else { 1.0 / 0.7 };
+            let inverse = |j: usize| if j.is_multiple_of(2) { 1.0 / 1.3 } else { 1.0 / 0.7 };
             let length = |row: &[f32]| {
                 let z = minus(row, clean.row(0));
                 z.iter().enumerate().map(|(j, &v)| f64::from(v).powi(2) * inverse(j)).sum::<f64>().sqrt()

@@ -27,7 +27,9 @@ pub(super) fn direction(dim: usize, noise: &mut ChaCha20Rng) -> Vec<f64> {
         let length = u.iter().map(|v| v * v).sum::<f64>().sqrt();
         // Zero has no direction; it is drawn with probability 0.
         if length > 0.0 {
-            u.iter_mut().for_each(|v| *v /= length);
+            for v in &mut u {
+                *v /= length;
+            }
             return u;
         }
     }

@@ -3,9 +3,9 @@
 use super::claim::{Claim, NoiseModel, State};
 use super::stage::{Release, StageConfig};
 use super::{
-    Center, Clip, DEFAULT_DELTA, Djw, Error, Gaussian, Identity, JohnsonLindenstrauss, LaplaceL1, LaplaceL2,
-    Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Prototype, Purkayastha, Quantize, Rotate, ScalePerturb,
-    Shuffle, Sign, Vmf,
+    Center, Clip, DEFAULT_DELTA, DiscreteGaussian, DiscreteLaplace, Djw, Error, Gaussian, Identity,
+    JohnsonLindenstrauss, LaplaceL1, LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Prototype,
+    Purkayastha, Quantize, Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
 };
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ impl Pipeline {
 
     /// True when a released row stands for a group of records.
     pub fn has_groups(&self) -> bool {
-        self.stages.iter().any(|stage| matches!(stage, StageConfig::Prototype(_)))
+        self.stages.iter().any(StageConfig::groups)
     }
 
     /// The same stages without the noise: what an attacker's denoiser takes for the signal.
@@ -130,6 +130,24 @@ impl Pipeline {
             open => open.clone(),
         };
         Self { stages: self.stages.iter().enumerate().map(known).collect() }
+    }
+
+    /// The same protection with noise that is drawn exactly, on a grid: for releases that somebody will attack.
+    ///
+    /// # Errors
+    /// Every stage whose noise has no exact sampler, and a pipeline without noise.
+    pub fn on_grid(&self) -> Result<Self, Error> {
+        let (mut stages, mut problems) = (Vec::new(), Vec::new());
+        for stage in &self.stages {
+            match stage.on_grid() {
+                Ok(stage) => stages.push(stage),
+                Err(why) => problems.push(why),
+            }
+        }
+        if problems.is_empty() && !self.has_noise() {
+            problems.push("adds no noise that could be drawn on a grid".to_owned());
+        }
+        if problems.is_empty() { Self::new(stages) } else { Err(Error::pipeline(&self.to_string(), &problems)) }
     }
 
     /// The same stages with noise of another standard deviation: an attacker's idea of noise that it was not told.
@@ -307,6 +325,7 @@ stage_from_parameters!(
     Rotate,
     ScalePerturb,
     Prototype,
+    TopicMean,
     Gaussian,
     LaplaceL1,
     LaplaceL2,
@@ -316,6 +335,8 @@ stage_from_parameters!(
     PrivUnit,
     PrivUnitG,
     Djw,
+    DiscreteGaussian,
+    DiscreteLaplace,
     Shuffle
 );
 
@@ -485,6 +506,94 @@ mod tests {
         assert_eq!(small.noise_to_signal(4), 2.0);
     }
 
+    #[test]
+    fn noise_that_is_metric_pure_or_directional_earns_its_kind() {
+        let claim = |text: &str| Pipeline::parse(text).expect("valid").claim_at(384);
+        for (pipeline, kind, epsilon) in [
+            ("clip(l2=1) | laplace_l1(epsilon=8)", "pure", Some(8.0)),
+            ("clip(l2=1) | laplace_l2(rate=4)", "pure", Some(8.0)),
+            ("clip(l2=1) | prototype(members=4) | laplace_l2(rate=4)", "pure", Some(2.0)),
+            ("laplace_l2(rate=4)", "metric", None),
+            ("normalize | vmf(kappa=4)", "pure", Some(8.0)),
+            ("normalize | purkayastha(kappa=1)", "pure", Some(std::f64::consts::PI)),
+            ("normalize | privunit(epsilon=8)", "pure", Some(8.0)),
+            ("normalize | privunit_g(epsilon=8)", "pure", Some(8.0)),
+            ("clip(l2=1) | djw(epsilon=1)", "pure", Some(1.0)),
+            ("clip(l2=1) | mahalanobis(rate=4)", "none", None),
+            ("clip(l2=1) | center | gaussian(sigma=1)", "none", None),
+            ("clip(l2=1) | pca(dim=8) | clip(l2=1) | gaussian(epsilon=1)", "none", None),
+            ("clip(l2=1) | johnson_lindenstrauss(dim=64) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | mask(keep=0.5) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | quantize(bits=8) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | gaussian(epsilon=1) | sign", "gdp", Some(1.0)),
+            ("sign | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("sign(epsilon=0.01)", "pure", Some(3.84)),
+            ("clip(l2=1) | gaussian(epsilon=0.5, calibration=classic)", "gdp", None),
+            ("clip(l2=1) | scale_perturb(scale=2, beta=1)", "none", None),
+            ("clip(l2=1) | discrete_gaussian(epsilon=8)", "zcdp", Some(8.0)),
+            ("clip(l2=1) | discrete_laplace(epsilon=8)", "pure", Some(8.0)),
+            // The stronger of two in one release.
+            ("normalize | privunit(epsilon=8) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | gaussian(epsilon=1) | normalize | privunit(epsilon=8)", "gdp", Some(1.0)),
+        ] {
+            let claim = claim(pipeline);
+            assert_eq!(claim.kind(), kind, "{pipeline}: {}", claim.note());
+            let got = claim.epsilon(1e-5);
+            if let Some(epsilon) = epsilon {
+                assert!((got.expect("an epsilon") - epsilon).abs() < 1e-6, "{pipeline}: {got:?}");
+            } else if kind != "gdp" {
+                assert_eq!(got, None, "{pipeline}");
+            }
+        }
+        assert!(
+            why("clip(l2=1) | gaussian(epsilon=1, calibration=classic)").contains("must be below 1 for the classic")
+        );
+        assert!(why("clip(l2=1) | djw(epsilon=1) | gaussian(epsilon=1)").contains("has nothing to scale its noise to"));
+        assert!(why("djw(epsilon=1)").contains("needs rows of bounded length"));
+    }
+
+    #[test]
+    fn several_records_of_a_user_cost_more_and_most_in_one_row() {
+        let claim = |text: &str| Pipeline::parse(text).expect("valid").claim_at(384);
+        let rows = claim("clip(l2=1) | gaussian(sigma=2)");
+        assert_eq!(rows.clone().for_user(9).mu(), Some(3.0));
+        assert_eq!(rows.for_user(9).after(4).mu(), Some(6.0));
+        let group = claim("clip(l2=1) | prototype(members=10) | gaussian(sigma=0.2)");
+        assert_eq!(group.for_user(4).mu(), Some(4.0));
+        let pure = claim("normalize | privunit(epsilon=1)").for_user(3);
+        assert!(pure.epsilon(1e-5).is_some_and(|e| e > 2.9 && e <= 3.0));
+    }
+
+    #[test]
+    fn a_grid_replaces_noise_that_has_one_and_names_what_has_none() {
+        let grid = |text: &str| Pipeline::parse(text).expect("valid").on_grid();
+        let exact = grid("clip(l2=1) | prototype(members=20) | gaussian(epsilon=1)").expect("an exact sampler");
+        assert_eq!(exact.to_string(), "clip(l2=1) | prototype(members=20) | discrete_gaussian(epsilon=1, delta=1e-5)");
+        assert!(exact.has_noise() && exact.without_noise().to_string() == "clip(l2=1) | prototype(members=20)");
+        let why = grid("normalize | vmf(kappa=4) | gaussian(sigma=1)").expect_err("two without").to_string();
+        assert!(
+            why.contains("drawn in floating point only") && why.contains("no epsilon that a grid could keep"),
+            "{why}"
+        );
+        assert!(grid("clip(l2=1)").expect_err("no noise").to_string().contains("adds no noise"));
+    }
+
+    #[test]
+    fn what_an_attacker_makes_of_a_pipeline_keeps_its_shape() {
+        let of = |text: &str| Pipeline::parse(text).expect("valid");
+        assert_eq!(of("normalize | vmf(kappa=4)").without_noise().to_string(), "normalize");
+        assert_eq!(of("laplace_l2(rate=4)").without_noise().to_string(), "identity");
+        assert_eq!(
+            of("normalize | vmf(kappa=4)").with_sigma(0.1).to_string(),
+            "normalize | gaussian(sigma=0.1) | normalize"
+        );
+        assert_eq!(
+            of("scale_perturb(scale=2, beta=1)").with_sigma(0.1).to_string(),
+            "scale_perturb(scale=2, beta=0) | gaussian(sigma=0.1)"
+        );
+        assert_eq!(of("sign(epsilon=1)").without_noise().to_string(), "sign");
+    }
+
     // Grammar.
 
     #[test]
@@ -508,8 +617,9 @@ mod tests {
             (
                 "whiten",
                 "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `center`, `mask`, `johnson_lindenstrauss`, `pca`, \
-                 `quantize`, `sign`, `rotate`, `scale_perturb`, `prototype`, `gaussian`, `laplace_l1`, `laplace_l2`, \
-                 `mahalanobis`, `vmf`, `purkayastha`, `privunit`, `privunit_g`, `djw`, `shuffle`",
+                 `quantize`, `sign`, `rotate`, `scale_perturb`, `prototype`, `topic_mean`, `gaussian`, `laplace_l1`, `laplace_l2`, \
+                 `mahalanobis`, `vmf`, `purkayastha`, `privunit`, `privunit_g`, `djw`, `discrete_gaussian`, \
+                 `discrete_laplace`, `shuffle`",
             ),
             ("clip", "`clip` needs `l2`, for example `clip(l2=1)`"),
             ("clip(l1=1)", "`clip` needs `l2`, for example `clip(l2=1)`; `clip` has no `l1`; known: `l2`"),

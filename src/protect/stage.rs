@@ -3,8 +3,9 @@
 use super::arguments::{Arguments, near};
 use super::claim::{NoiseModel, State};
 use super::{
-    Center, Clip, Djw, Error, Gaussian, Identity, JohnsonLindenstrauss, LaplaceL1, LaplaceL2, Mahalanobis, Mask,
-    Normalize, Pca, PrivUnit, PrivUnitG, Prototype, Purkayastha, Quantize, Rotate, ScalePerturb, Shuffle, Sign, Vmf,
+    Center, Clip, DiscreteGaussian, DiscreteLaplace, Djw, Error, Gaussian, Identity, JohnsonLindenstrauss, LaplaceL1,
+    LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Prototype, Purkayastha, Quantize, Rotate,
+    ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
 };
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,8 @@ pub enum StageConfig {
     ScalePerturb(ScalePerturb),
     /// See [`Prototype`].
     Prototype(Prototype),
+    /// See [`TopicMean`].
+    TopicMean(TopicMean),
     /// See [`Gaussian`].
     Gaussian(Gaussian),
     /// See [`LaplaceL1`].
@@ -88,6 +91,10 @@ pub enum StageConfig {
     PrivUnitG(PrivUnitG),
     /// See [`Djw`].
     Djw(Djw),
+    /// See [`DiscreteGaussian`].
+    DiscreteGaussian(DiscreteGaussian),
+    /// See [`DiscreteLaplace`].
+    DiscreteLaplace(DiscreteLaplace),
     /// See [`Shuffle`].
     Shuffle(Shuffle),
 }
@@ -123,6 +130,7 @@ impl StageConfig {
             Self::Rotate(Rotate { key: 7 }),
             Self::ScalePerturb(ScalePerturb { scale: 10.0, beta: 0.5 }),
             Self::Prototype(Prototype { members: 20 }),
+            Self::TopicMean(TopicMean { budget: Some((1.0, 1e-5)), share: 0.8, least: 20 }),
             Self::Gaussian(Gaussian::Calibrated { epsilon: 1.0, delta: 1e-5 }),
             Self::LaplaceL1(LaplaceL1 { epsilon: 8.0 }),
             Self::LaplaceL2(LaplaceL2 { rate: 98.0 }),
@@ -132,6 +140,8 @@ impl StageConfig {
             Self::PrivUnit(PrivUnit { epsilon: 16.0 }),
             Self::PrivUnitG(PrivUnitG { epsilon: 16.0 }),
             Self::Djw(Djw { epsilon: 8.0 }),
+            Self::DiscreteGaussian(DiscreteGaussian { epsilon: 8.0, delta: 1e-5 }),
+            Self::DiscreteLaplace(DiscreteLaplace { epsilon: 8.0 }),
             Self::Shuffle(Shuffle { users: 10 }),
         ]
     }
@@ -151,6 +161,7 @@ impl StageConfig {
             Self::Rotate(_) => "rotate",
             Self::ScalePerturb(_) => "scale_perturb",
             Self::Prototype(_) => "prototype",
+            Self::TopicMean(_) => "topic_mean",
             Self::Gaussian(_) => "gaussian",
             Self::LaplaceL1(_) => "laplace_l1",
             Self::LaplaceL2(_) => "laplace_l2",
@@ -160,6 +171,8 @@ impl StageConfig {
             Self::PrivUnit(_) => "privunit",
             Self::PrivUnitG(_) => "privunit_g",
             Self::Djw(_) => "djw",
+            Self::DiscreteGaussian(_) => "discrete_gaussian",
+            Self::DiscreteLaplace(_) => "discrete_laplace",
             Self::Shuffle(_) => "shuffle",
         }
     }
@@ -178,6 +191,7 @@ impl StageConfig {
             Self::Rotate(stage) => stage,
             Self::ScalePerturb(stage) => stage,
             Self::Prototype(stage) => stage,
+            Self::TopicMean(stage) => stage,
             Self::Gaussian(stage) => stage,
             Self::LaplaceL1(stage) => stage,
             Self::LaplaceL2(stage) => stage,
@@ -187,6 +201,8 @@ impl StageConfig {
             Self::PrivUnit(stage) => stage,
             Self::PrivUnitG(stage) => stage,
             Self::Djw(stage) => stage,
+            Self::DiscreteGaussian(stage) => stage,
+            Self::DiscreteLaplace(stage) => stage,
             Self::Shuffle(stage) => stage,
         }
     }
@@ -202,16 +218,45 @@ impl StageConfig {
             | Self::Purkayastha(_)
             | Self::PrivUnit(_)
             | Self::PrivUnitG(_)
+            | Self::DiscreteGaussian(_)
+            | Self::DiscreteLaplace(_)
             | Self::Djw(_) => None,
+            Self::TopicMean(stage) => Some(Self::TopicMean(TopicMean { budget: None, ..*stage })),
             Self::Sign(_) => Some(Self::Sign(Sign { epsilon: None })),
             Self::ScalePerturb(stage) => Some(Self::ScalePerturb(ScalePerturb { beta: 0.0, ..*stage })),
             quiet => Some(quiet.clone()),
         }
     }
 
+    /// True when a row behind the stage stands for a group of records.
+    pub(crate) fn groups(&self) -> bool {
+        matches!(self, Self::Prototype(_) | Self::TopicMean(_))
+    }
+
     /// True when two runs of the stage on the same rows differ by its noise.
     pub(crate) fn is_noise(&self) -> bool {
         self.without_noise().as_ref() != Some(self)
+    }
+
+    /// The stage with noise that is drawn exactly, on a grid; itself where it has none.
+    ///
+    /// # Errors
+    /// For noise without an exact sampler, with the remedy.
+    pub(super) fn on_grid(&self) -> Result<Self, String> {
+        match *self {
+            Self::Gaussian(Gaussian::Calibrated { epsilon, delta } | Gaussian::Classic { epsilon, delta }) => {
+                Ok(Self::DiscreteGaussian(DiscreteGaussian { epsilon, delta }))
+            }
+            Self::Gaussian(Gaussian::Given { .. }) => {
+                Err(format!("`{self}` has no epsilon that a grid could keep; give `epsilon` and `delta`"))
+            }
+            Self::LaplaceL1(LaplaceL1 { epsilon }) => Ok(Self::DiscreteLaplace(DiscreteLaplace { epsilon })),
+            Self::DiscreteGaussian(_) | Self::DiscreteLaplace(_) => Ok(self.clone()),
+            _ if self.is_noise() => Err(format!(
+                "`{self}` is drawn in floating point only; use `gaussian(epsilon=.., delta=..)` or `laplace_l1(epsilon=..)`"
+            )),
+            _ => Ok(self.clone()),
+        }
     }
 
     /// True when the noise of the stage leaves unit rows.
@@ -235,6 +280,7 @@ impl StageConfig {
             "rotate" => Self::Rotate(Rotate::read(&mut arguments)),
             "scale_perturb" => Self::ScalePerturb(ScalePerturb::read(&mut arguments)),
             "prototype" => Self::Prototype(Prototype::read(&mut arguments)),
+            "topic_mean" => Self::TopicMean(TopicMean::read(&mut arguments)),
             "gaussian" => Self::Gaussian(Gaussian::read(&mut arguments)),
             "laplace_l1" => Self::LaplaceL1(LaplaceL1::read(&mut arguments)),
             "laplace_l2" => Self::LaplaceL2(LaplaceL2::read(&mut arguments)),
@@ -244,6 +290,8 @@ impl StageConfig {
             "privunit" => Self::PrivUnit(PrivUnit::read(&mut arguments)),
             "privunit_g" => Self::PrivUnitG(PrivUnitG::read(&mut arguments)),
             "djw" => Self::Djw(Djw::read(&mut arguments)),
+            "discrete_gaussian" => Self::DiscreteGaussian(DiscreteGaussian::read(&mut arguments)),
+            "discrete_laplace" => Self::DiscreteLaplace(DiscreteLaplace::read(&mut arguments)),
             "shuffle" => Self::Shuffle(Shuffle::read(&mut arguments)),
             unknown => {
                 let known: Vec<&str> = Self::examples().iter().map(Self::name).collect();

@@ -194,8 +194,7 @@ impl Linker {
 fn signal(view: &View, chosen: &[usize]) -> Result<Embeddings, Error> {
     let clean = view.clean.select(chosen);
     let quiet = view.pipeline.without_noise();
-    let stages: Vec<StageConfig> =
-        quiet.stages().iter().filter(|s| !matches!(s, StageConfig::Prototype(_))).cloned().collect();
+    let stages: Vec<StageConfig> = quiet.stages().iter().filter(|s| !s.groups()).cloned().collect();
     if stages.is_empty() {
         return Ok(clean);
     }
