@@ -1,6 +1,6 @@
 //! Protecting 100 000 vectors of 384 coordinates, seconds a round: `cargo bench --bench protect -- [rounds]`.
 //!
-//! `benches/protect.sh` runs it beside NumPy's own normal numbers, interleaved.
+//! `benches/protect.sh` runs it beside `NumPy`'s own normal numbers, interleaved.
 
 #![allow(clippy::print_stdout)]
 
@@ -12,7 +12,7 @@ use stitchback::seed;
 const PIPELINE: &str = "clip(l2=1) | gaussian(epsilon=8, delta=1e-5)";
 
 fn main() {
-    let rounds: usize = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(1);
+    let rounds: usize = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(1);
     let (n, d) = (100_000, 384);
     let values = (0..n * d).map(|i| (i as f32 * 0.37).sin() * 0.05).collect();
     let clean = Embeddings::new(values, d).expect("sines are finite");
