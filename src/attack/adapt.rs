@@ -3,6 +3,7 @@
 use super::{Error, View, linear};
 use crate::encode::Embeddings;
 use crate::nn::kernel::{Layout, matmul};
+use crate::protect::{Domain, Pipeline};
 use crate::seed;
 use rayon::prelude::*;
 
@@ -67,6 +68,8 @@ impl Wiener {
 pub struct Adaptation<'a> {
     view: &'a View<'a>,
     wiener: Option<Wiener>,
+    /// What rows are multiplied by before they are denoised: unit rows hold their signal at its expected cosine.
+    scale: f32,
     sigma: f64,
     members: usize,
 }
@@ -74,8 +77,10 @@ pub struct Adaptation<'a> {
 impl<'a> Adaptation<'a> {
     /// Learns the signal's statistics from auxiliary records sent through the noise-free part of the pipeline.
     pub fn fit(view: &'a View<'a>) -> Result<Self, Error> {
-        let noise = view.pipeline.noise();
-        let sigma = noise.as_ref().map_or(0.0, |n| n.sigma_per_coordinate) / (view.releases as f64).sqrt();
+        let dim = view.clean.dim();
+        let noise = view.pipeline.noise_at(dim);
+        let (scale, sigma) = reading(view.pipeline, dim);
+        let sigma = sigma / (view.releases as f64).sqrt();
         let members = noise.as_ref().map_or(1, |n| n.members).max(1);
         let wiener = if sigma > 0.0 {
             let mut rng = seed::stream(view.seed, &view.fingerprint, "signal statistics");
@@ -84,7 +89,7 @@ impl<'a> Adaptation<'a> {
         } else {
             None
         };
-        Ok(Self { view, wiener, sigma, members })
+        Ok(Self { view, wiener, scale: scale as f32, sigma, members })
     }
 
     /// What the auxiliary records would release without the noise: row `i` is record `i`.
@@ -107,7 +112,10 @@ impl<'a> Adaptation<'a> {
 
     /// The best linear estimate of the clean vectors; the rows themselves without noise.
     pub fn denoise(&self, y: &Embeddings) -> Embeddings {
-        self.wiener.as_ref().map_or_else(|| y.clone(), |w| w.apply(y))
+        let Some(wiener) = &self.wiener else { return y.clone() };
+        let mut y = y.clone();
+        y.values_mut().iter_mut().for_each(|v| *v *= self.scale);
+        wiener.apply(&y)
     }
 
     /// A fresh draw of the real pipeline on the auxiliary records: row `i` is what the attacker would see of record `i`.
@@ -130,6 +138,20 @@ impl<'a> Adaptation<'a> {
             norm += f64::from(b) * f64::from(b);
         }
         (product - 0.5 * norm) / (s * s)
+    }
+}
+
+/// What a row of one release is multiplied by so that its mean is the signal, and the noise per coordinate that it then has.
+///
+/// # Formula
+/// Unit rows hold their signal at its expected cosine `c`: `1/c`. Other rows are unbiased as they are.
+fn reading(pipeline: &Pipeline, dim: usize) -> (f64, f64) {
+    let Some(noise) = pipeline.noise_at(dim) else { return (1.0, 0.0) };
+    if noise.rescaled && pipeline.state_at(dim).domain == Domain::Sphere {
+        // On the sphere the signal has length 1.
+        (noise.expected_cosine(dim, 1).recip(), noise.sigma_per_coordinate / noise.signal_norm)
+    } else {
+        (1.0, noise.sigma_per_coordinate)
     }
 }
 
@@ -194,7 +216,7 @@ pub fn estimate_sigma(released: &Embeddings, signal: &Embeddings) -> f64 {
 
 /// Sends `clean` through `pipeline` `releases` times, averages, and gives each record the row that it stands behind.
 pub fn release(
-    pipeline: &crate::protect::Pipeline,
+    pipeline: &Pipeline,
     clean: &Embeddings,
     strata: &[u32],
     releases: usize,
@@ -244,6 +266,61 @@ mod tests {
             let guess = Wiener::fit(&signal, sigma).apply(&y);
             let mean: f64 = guess.rows().zip(held_out.rows()).map(|(a, b)| cosine(a, b)).sum::<f64>() / n as f64;
             assert!((mean - simulated).abs() < 0.02, "sigma {sigma}: {mean} against {simulated}");
+        }
+    }
+
+    /// The model of every noise that is not normal serves the denoiser as well as a true one: after the filter the rows are as
+    /// near to the signal as under normal noise of the same strength. (A cap tells nothing of one row in twenty: .03 of cosine.)
+    #[test]
+    fn every_kind_of_noise_is_denoised_like_normal_noise_of_its_strength() {
+        let (n, d) = (1500, 96);
+        let mut rng = seed::stream(11, "denoise", "signal");
+        let mut values = Vec::with_capacity(n * d);
+        for _ in 0..n {
+            let row: Vec<f64> = (0..d)
+                .map(|j| {
+                    let g: f64 = StandardNormal.sample(&mut rng);
+                    g / (j as f64 + 1.0)
+                })
+                .collect();
+            let length = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+            values.extend(row.iter().map(|v| (v / length) as f32));
+        }
+        let clean = Embeddings::new(values, d).expect("finite");
+        let mut denoised = |pipeline: &str| {
+            let pipeline: Pipeline = pipeline.parse().expect("valid");
+            let quiet = pipeline.without_noise();
+            let mut draw = |p: &Pipeline| p.release(&clean, None, &mut rng).expect("finite rows").vectors;
+            let (signal, mut y) = (draw(&quiet), draw(&pipeline));
+            let (scale, sigma) = reading(&pipeline, d);
+            y.values_mut().iter_mut().for_each(|v| *v *= scale as f32);
+            let mean = |a: &Embeddings| a.rows().zip(signal.rows()).map(|(a, b)| cosine(a, b)).sum::<f64>() / n as f64;
+            let guess = Wiener::fit(&signal, sigma).apply(&y);
+            let off = guess
+                .rows()
+                .zip(signal.rows())
+                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>());
+            (sigma, mean(&y), mean(&guess), off.sum::<f64>() / n as f64)
+        };
+        for pipeline in [
+            "normalize | gaussian(sigma=0.2) | normalize",
+            "clip(l2=1) | laplace_l1(epsilon=120)",
+            "clip(l2=1) | laplace_l2(rate=50)",
+            "normalize | vmf(kappa=50)",
+            "normalize | purkayastha(kappa=50)",
+            "normalize | privunit(epsilon=12)",
+            "normalize | privunit_g(epsilon=12)",
+            "clip(l2=1) | discrete_gaussian(epsilon=80)",
+            "scale_perturb(scale=1, beta=8)",
+        ] {
+            let (sigma, raw, cosine, off) = denoised(pipeline);
+            let (_, raw_normal, cosine_normal, off_normal) = denoised(&format!("clip(l2=1) | gaussian(sigma={sigma})"));
+            assert!((raw - raw_normal).abs() < 0.02, "{pipeline}: raw {raw} {raw_normal}");
+            assert!(
+                cosine > raw + 0.05 && (cosine - cosine_normal).abs() < 0.05,
+                "{pipeline}: {raw} {cosine} {cosine_normal}"
+            );
+            assert!((off / off_normal - 1.0).abs() < 0.1, "{pipeline}: {off} {off_normal}");
         }
     }
 

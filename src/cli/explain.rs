@@ -247,6 +247,118 @@ const TOPICS: &[Topic] = &[
          Sensitivity under replace-one is 2C for a record clipped to C, 2C/m for a prototype of m members.",
     ),
     topic(
+        STAGES,
+        "center",
+        "Subtracts the mean of `public` vectors, so that a clip cuts differences and not what all rows share. Without a file the mean\n\
+         is the rows' own: then no guarantee holds, whatever the noise.",
+    ),
+    topic(
+        STAGES,
+        "mask",
+        "Releases a public random subset of the coordinates. It promises nothing: coordinates of an embedding are correlated, and a\n\
+         regression on those that stay gives most of the others back.",
+    ),
+    topic(
+        STAGES,
+        "johnson_lindenstrauss",
+        "Projects onto a public random subspace of `dim` dimensions. It promises nothing: cosines survive it, and whoever knows the\n\
+         subspace has `dim` exact numbers about every row (Johnson and Lindenstrauss 1984).",
+    ),
+    topic(
+        STAGES,
+        "pca",
+        "Keeps the `dim` directions in which `public` vectors vary most. It promises nothing and helps the attacker, who would drop the\n\
+         others himself. Without a file the directions are the rows' own: then no guarantee holds.",
+    ),
+    topic(
+        STAGES,
+        "quantize",
+        "Rounds every coordinate to `bits` bits between `-range` and `range`. It promises nothing: rows further apart than a step are\n\
+         told apart every time.",
+    ),
+    topic(
+        STAGES,
+        "sign",
+        "Keeps one bit of every coordinate; after a rotation the cosine to the row is still .8. With `epsilon` each bit is flipped with\n\
+         its odds (Warner 1965): epsilon is for one bit, and a record of d coordinates costs d times that.",
+    ),
+    topic(
+        STAGES,
+        "scale_perturb",
+        "A scale and noise that is even over a ball, as distance-preserving encryption does it (Fuchsbauer et al. 2022). It promises\n\
+         nothing: bounded noise never hides rows further apart than its ball, and norms give the scale away.",
+    ),
+    topic(
+        STAGES,
+        "topic_mean",
+        "The mean of every topic, from a noisy sum and a noisy count: one row a topic, the size of a topic stays private. Divisors are at\n\
+         least `least`; `share` of the budget goes to the sums. Which topics occur counts as public.",
+    ),
+    topic(
+        STAGES,
+        "laplace_l1",
+        "Independent Laplace noise on every coordinate. A pure epsilon of the whole record, paid with sqrt(d): on an L2 ball the\n\
+         sensitivity is 2C sqrt(d), so that normal noise is smaller in any dimension that embeddings have (Dwork et al. 2006).",
+    ),
+    topic(
+        STAGES,
+        "laplace_l2",
+        "Noise of exponential length in an even direction, mean length d / `rate`: epsilon is `rate` for each unit of distance\n\
+         (Feyisetan et al. 2020). Only on rows of bounded length is that an epsilon. Quoting the rate as epsilon is the usual mistake.",
+    ),
+    topic(
+        STAGES,
+        "mahalanobis",
+        "`laplace_l2` stretched along the directions in which `public` vectors vary (Xu et al. 2020). Epsilon grows by\n\
+         1 / sqrt(1 - `lambda`); with the rows' own covariance no guarantee holds.",
+    ),
+    topic(
+        STAGES,
+        "vmf",
+        "A von Mises-Fisher direction around every unit row: `kappa` for each unit of chord, 2 kappa for opposite rows. At a delta the\n\
+         worst pair costs about what normal noise of the same cosine costs; `account` prints both.",
+    ),
+    topic(
+        STAGES,
+        "purkayastha",
+        "A direction whose density falls exponentially with its angle to the row: `kappa` for each radian, pi kappa for opposite rows.\n\
+         At a delta it costs about what normal noise of the same cosine costs (Weggenmann and Kerschbaum 2021).",
+    ),
+    topic(
+        STAGES,
+        "privunit",
+        "A direction from a cap around the row, more often than the cap's share, scaled to be unbiased (Bhowmick et al. 2018). The best\n\
+         pure epsilon for unit rows. Implementations that reject and fall back to uncapped noise break it; here nothing is rejected.",
+    ),
+    topic(
+        STAGES,
+        "privunit_g",
+        "`privunit` with normal coordinates (Asi, Feldman and Talwar 2022): nearly as good, and its releases have no fixed length.",
+    ),
+    topic(
+        STAGES,
+        "djw",
+        "A point of a sphere on the row's side with odds e^epsilon (Duchi, Jordan and Wainwright 2018). One bit about the row: an\n\
+         epsilon much above 1 buys nothing.",
+    ),
+    topic(
+        STAGES,
+        "discrete_gaussian",
+        "Normal noise in whole steps of a grid, drawn with integers alone (Canonne, Kamath and Steinke 2020): the low bits of floating\n\
+         point, which attacks have read, tell nothing. Zero-concentrated, a little more noise. `protect --secure` puts it in place.",
+    ),
+    topic(
+        STAGES,
+        "discrete_laplace",
+        "`laplace_l1` in whole steps of a grid, drawn with integers alone. `protect --secure` puts it in place.",
+    ),
+    topic(
+        STAGES,
+        "shuffle",
+        "The rows of at least `users` users in random order, as a trusted shuffler releases them: a smaller, central epsilon behind a\n\
+         purely private stage (Feldman, McMillan and Talwar 2021). Shuffling the rows of one user is not this.",
+    ),
+    topic(
         REST,
         "pipeline",
         "The protection: stages from left to right, written as `clip(l2=1) | prototype(members=20) | gaussian(epsilon=1, delta=1e-5)`.",
@@ -261,6 +373,13 @@ const TOPICS: &[Topic] = &[
          4   inconclusive: too few targets, or attackers below their bar\n\
          70  a fault of the program itself\n\
          75  interrupted; the same command resumes",
+    ),
+    topic(
+        REST,
+        "audit",
+        "`audit` releases two worlds that differ in one record many times and tells them apart. What it can prove is a lower bound of\n\
+         epsilon: above the claim, the implementation is broken (exit code 1). Below it nothing is proved: the ceiling says what this\n\
+         many trials could have shown. Probes look for noise that is used twice or too coarse.",
     ),
     topic(
         REST,
@@ -319,6 +438,13 @@ mod tests {
             let found = find(&topic.name.replace('_', "-")).expect("the name is in the table");
             assert_eq!(found.text, topic.text, "`{}` is there twice", topic.name);
             assert!(list().contains(topic.name));
+        }
+    }
+
+    #[test]
+    fn every_stage_is_explained() {
+        for stage in stitchback::protect::StageConfig::examples() {
+            assert!(find(&stage.name().replace('_', "-")).is_some_and(|t| t.group == STAGES), "{}", stage.name());
         }
     }
 

@@ -1,6 +1,7 @@
 //! The command line: one file for each verb. Data goes to stdout, everything else to stderr.
 
 pub(crate) mod account;
+pub(crate) mod audit;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod fetch;
@@ -22,6 +23,7 @@ pub(crate) enum Verb {
     Pretrain(pretrain::Args),
     Report(report::Args),
     Account(account::Args),
+    Audit(audit::Args),
     Protect(protect::Args),
     Score(score::Args),
     Fetch(fetch::Args),
@@ -38,6 +40,7 @@ impl Verb {
             Self::Pretrain(args) => pretrain::run(&args),
             Self::Report(args) => report::run(&args),
             Self::Account(args) => account::run(&args),
+            Self::Audit(args) => audit::run(&args),
             Self::Protect(args) => protect::run(&args),
             Self::Score(args) => score::run(&args),
             Self::Fetch(args) => fetch::run(args),

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use serde_json::json;
 use std::path::PathBuf;
 use stitchback::data::vectors;
-use stitchback::protect::{Claim, Guarantee, Pipeline, Release};
+use stitchback::protect::{Claim, Pipeline, Release};
 use stitchback::{Exit, seed};
 
 /// Protect a file of vectors (.npy or .safetensors) and write down what may be promised about it
@@ -25,13 +25,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
     /// Draw the noise from this seed, for tests and reproducible studies; the release is then marked not private
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", conflicts_with = "secure")]
     seed: Option<u64>,
+    /// Draw the noise exactly, in whole steps of a grid: `gaussian` becomes `discrete_gaussian`, `laplace_l1` `discrete_laplace`
+    #[arg(long)]
+    secure: bool,
 }
 
 /// Reads, protects, writes; a summary goes to stderr.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let pipeline = Pipeline::parse(&args.pipeline).map_err(stitchback::Error::from)?;
+    let mut pipeline = Pipeline::parse(&args.pipeline).map_err(stitchback::Error::from)?;
+    if args.secure {
+        pipeline = pipeline.on_grid().map_err(stitchback::Error::from)?;
+    }
     let clean = vectors::read(&args.input, args.tensor.as_deref()).map_err(stitchback::Error::from)?;
     let mut rng = match args.seed {
         Some(root) => seed::stream(root, "protect", "noise"),
@@ -39,7 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         None => seed::Stream::try_from_rng(&mut rand::rngs::SysRng).context("the system's random generator failed")?,
     };
     let release = pipeline.release(&clean, None, &mut rng).map_err(stitchback::Error::from)?;
-    let claim = pipeline.claim();
+    let claim = pipeline.claim_at(clean.dim());
     let metadata = metadata(&pipeline, &claim, &release, args.seed.is_some());
     vectors::write(&args.output, &release.vectors, Some(&metadata)).map_err(stitchback::Error::from)?;
     for warning in &claim.warnings {
@@ -62,7 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 /// What stands beside the vectors: the pipeline, its claim, and whether the noise can be drawn again.
 fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool) -> serde_json::Value {
     let delta = pipeline.delta();
-    let private = !seeded && matches!(claim.guarantee, Guarantee::Gdp { .. });
+    let private = !seeded && claim.holds();
     let status = match (seeded, private) {
         (true, _) => "not private: the noise was drawn from a seed".to_owned(),
         (false, true) => format!("private: {}", claim.note()),
@@ -77,7 +83,7 @@ fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool)
             "kind": claim.kind(),
             "mu": claim.mu(),
             "epsilon": claim.epsilon(delta),
-            "delta": claim.mu().map(|_| delta),
+            "delta": claim.epsilon(delta).map(|_| delta),
             "sigma": claim.sigma(),
             "sensitivity": claim.sensitivity,
             "implied": claim.implied,
@@ -87,6 +93,7 @@ fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool)
         "unit_of_privacy": claim.unit_of_privacy,
         "releases": claim.releases,
         "seeded": seeded,
+        "sampling": sampling(pipeline),
         "private": private,
         "status": status,
         "members": members,
@@ -96,4 +103,15 @@ fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool)
         "dim": release.vectors.dim(),
         "warnings": claim.warnings,
     })
+}
+
+/// How the noise was drawn, in words.
+fn sampling(pipeline: &Pipeline) -> &'static str {
+    if !pipeline.has_noise() {
+        "no noise"
+    } else if pipeline.on_grid().is_ok_and(|exact| exact == *pipeline) {
+        "exact integers on a grid; the time of a draw is not hidden"
+    } else {
+        "floating point, research-grade: low bits are not hardened; `--secure` draws on a grid"
+    }
 }

@@ -138,6 +138,23 @@ mod tests {
         close(epsilon(compose(0.1, 100), 1e-5), 4.377_178_095_7, 1e-9);
     }
 
+    /// `tests/golden/account.py` made the grid with dp-accounting, epsilon 1e-5 to 1e5, delta 1e-10 to 1e-1.
+    #[test]
+    fn sigma_epsilon_and_delta_equal_those_of_dp_accounting() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/account.json")).expect("JSON");
+        let rows = golden["rows"].as_array().expect("rows");
+        assert!(rows.len() > 90, "{}", rows.len());
+        for row in rows {
+            let of = |key: &str| row[key].as_f64().expect("a number");
+            let (e, d, s) = (of("epsilon"), of("delta"), of("sigma"));
+            close(sigma(e, d, 1.0), s, 1e-9);
+            close(delta(e, s.recip()), of("delta_at_sigma"), 1e-9);
+            // Epsilon is badly conditioned where it is far below delta.
+            close(epsilon(s.recip(), d), e, 1e-9 * (1.0 + d / e));
+        }
+    }
+
     #[test]
     fn nothing_released_costs_nothing() {
         assert_eq!(epsilon(0.0, 1e-5), 0.0);

@@ -75,6 +75,17 @@ impl<'a> Arguments<'a> {
         value.parse().map_err(|_| self.problems.push(self.wrong(key, "a number", value))).ok()
     }
 
+    /// A word that may be left out.
+    pub(super) fn optional_word(&mut self, key: &'static str) -> Option<&'a str> {
+        self.value(key)
+    }
+
+    /// A count that may be left out.
+    pub(super) fn optional_count(&mut self, key: &'static str) -> Option<u64> {
+        let value = self.value(key)?;
+        value.parse().map_err(|_| self.problems.push(self.wrong(key, "a whole number", value))).ok()
+    }
+
     /// A number that must be given; NaN stands in for it once a problem is noted.
     pub(super) fn number(&mut self, key: &'static str, example: &str) -> f64 {
         if !self.has(key) {

@@ -4,7 +4,9 @@
 //! noise they carry, which guarantee holds. Every stage turns one state into the next; [`Claim`] is the last one, in the
 //! words and numbers that outputs print.
 
-use super::account;
+use super::loss::Loss;
+use super::mechanism::Mechanism;
+use super::{account, bound, renyi};
 use serde::{Deserialize, Serialize};
 
 /// Where each row is known to lie.
@@ -72,9 +74,55 @@ pub enum Guarantee {
         /// The distance, sensitivity over noise.
         mu: f64,
     },
+    /// Zero-concentrated differential privacy: Rényi divergences of order `a` are at most `a rho`.
+    Zcdp {
+        /// The slope.
+        rho: f64,
+    },
+    /// Pure differential privacy: no output is more than `e^epsilon` times as likely for a neighbour.
+    Pure {
+        /// Of one release.
+        epsilon: f64,
+    },
+    /// Metric privacy: `epsilon` times the distance of two inputs. Without a bound on the distance it is no epsilon.
+    Metric {
+        /// For each unit of distance.
+        epsilon: f64,
+        /// Which distance.
+        distance: String,
+    },
+    /// Central privacy of a pool of shuffled releases, each of them `epsilon`-DP by itself.
+    Shuffled {
+        /// Of one release, whoever looks.
+        epsilon: f64,
+        /// Users in the pool, at least.
+        users: usize,
+    },
 }
 
-/// Isotropic Gaussian noise on released rows, as an adaptive attacker who knows the pipeline models it.
+impl Guarantee {
+    /// Epsilon at `delta` of one release, to compare guarantees of different kinds; infinite without one.
+    fn cost(&self, delta: f64) -> f64 {
+        match *self {
+            Self::None { .. } | Self::Metric { .. } => f64::INFINITY,
+            Self::Gdp { mu } => account::epsilon(mu, delta),
+            Self::Zcdp { rho } => renyi::zcdp(rho, delta),
+            Self::Pure { epsilon } | Self::Shuffled { epsilon, .. } => epsilon,
+        }
+    }
+
+    /// True when this one promises more than `other`.
+    fn is_stronger(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::None { .. }) => true,
+            (Self::Gdp { mu }, Self::Gdp { mu: earlier }) => mu < earlier,
+            _ => self.cost(super::DEFAULT_DELTA) < other.cost(super::DEFAULT_DELTA),
+        }
+    }
+}
+
+/// Isotropic noise on released rows, as an adaptive attacker who knows the pipeline models it: Gaussian, or the Gaussian of
+/// the same variance (for directions: of the same expected cosine).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NoiseModel {
     /// Standard deviation of each coordinate. Where noisy rows were averaged this is the largest it can be.
@@ -105,6 +153,8 @@ impl NoiseModel {
 /// What is known about the rows after some stages of a pipeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
+    /// Coordinates of a row, where known: some noise depends on them.
+    pub dim: Option<usize>,
     /// Where each row lies.
     pub domain: Domain,
     /// How far one replaced record moves all rows together; `None` without a bound.
@@ -115,6 +165,10 @@ pub struct State {
     pub noise: Noise,
     /// The strongest guarantee so far.
     pub guarantee: Guarantee,
+    /// The noise that earned it.
+    pub mechanism: Option<Mechanism>,
+    /// A stage learned something from the very records that are released: then no guarantee holds, whatever the noise.
+    pub tainted: Option<String>,
     /// `sigma` was spelled out instead of calibrated: the guarantee is implied, nobody asked for it.
     pub implied: bool,
     /// The delta that a calibrated stage was asked for.
@@ -146,16 +200,106 @@ impl State {
     /// Before the first stage: raw vectors, nothing promised.
     pub fn raw() -> Self {
         Self {
+            dim: None,
             domain: Domain::Unbounded,
             sensitivity: None,
             members: 1,
             noise: Noise::Clean,
             guarantee: Guarantee::None { reason: "the pipeline adds no noise".to_owned() },
+            mechanism: None,
+            tainted: None,
             implied: false,
             delta: None,
             unit_members: 1,
             warnings: Vec::new(),
         }
+    }
+
+    /// Before the first stage, for rows of `dim` coordinates.
+    pub fn raw_at(dim: usize) -> Self {
+        Self { dim: Some(dim), ..Self::raw() }
+    }
+
+    /// Isotropic noise of standard deviation `sigma` was added; `None` where it depends on a dimension that is not known.
+    /// With `gaussian` noise the second value is the sigma that a guarantee may count on.
+    pub(super) fn noised(mut self, sigma: Option<f64>, gaussian: bool) -> (Self, f64) {
+        let Some(sigma) = sigma else {
+            self.domain = Domain::Unbounded;
+            self.noise = Noise::Mixed;
+            return (self, 0.0);
+        };
+        let (noise, running) = match self.noise {
+            Noise::Clean => {
+                let model = NoiseModel {
+                    sigma_per_coordinate: sigma,
+                    members: self.members,
+                    averages: true,
+                    rescaled: false,
+                    signal_norm: self.domain.radius().unwrap_or(1.0),
+                };
+                (Noise::Gaussian { model, running: gaussian.then_some(sigma) }, sigma)
+            }
+            Noise::Gaussian { mut model, running } if !model.rescaled => {
+                model.sigma_per_coordinate = model.sigma_per_coordinate.hypot(sigma);
+                let sum = running.unwrap_or(0.0).hypot(if gaussian { sigma } else { 0.0 });
+                (Noise::Gaussian { model, running: (sum > 0.0).then_some(sum) }, sum)
+            }
+            Noise::Gaussian { .. } | Noise::Mixed => (Noise::Mixed, sigma),
+        };
+        self.domain = Domain::Unbounded;
+        self.noise = noise;
+        (self, running)
+    }
+
+    /// Unit rows were replaced by random unit rows around them, at this expected cosine.
+    #[must_use]
+    pub(super) fn redirected(mut self, cosine: Option<f64>) -> Self {
+        self.noise = match (self.noise, cosine, self.dim) {
+            (Noise::Clean, Some(cosine), Some(dim)) => Noise::Gaussian {
+                model: NoiseModel {
+                    sigma_per_coordinate: ((cosine.powi(-2) - 1.0).max(0.0) / dim as f64).sqrt(),
+                    members: self.members,
+                    averages: true,
+                    rescaled: true,
+                    signal_norm: 1.0,
+                },
+                running: None,
+            },
+            _ => Noise::Mixed,
+        };
+        self.domain = Domain::Sphere;
+        self.sensitivity = Some(Sensitivity { l2: 2.0, formula: "2".to_owned() });
+        self
+    }
+
+    /// A guarantee was earned: it is reported where it is stronger than what held before.
+    pub(super) fn earn(&mut self, guarantee: Guarantee, mechanism: Option<Mechanism>, implied: bool, members: usize) {
+        if guarantee.is_stronger(&self.guarantee) {
+            self.guarantee = guarantee;
+            self.mechanism = mechanism;
+            self.implied = implied;
+            self.unit_members = members;
+        }
+    }
+
+    /// A stage without noise was passed: it says so, and why it promises nothing, until noise promises something.
+    pub(super) fn promises_nothing(&mut self, reason: &str) {
+        if let (Guarantee::None { reason: old }, Noise::Clean) = (&mut self.guarantee, self.noise) {
+            reason.clone_into(old);
+        }
+        let warning = reason.to_owned();
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// A stage learned from the records that it protects.
+    pub(super) fn taint(&mut self, stage: &str, what: &str) {
+        let reason = format!(
+            "`{stage}` learned its {what} from the records that it protects; give it `public=FILE`, vectors that are nobody's secret"
+        );
+        self.warnings.push(reason.clone());
+        self.tainted.get_or_insert(reason);
     }
 
     /// The rows were scaled, each by its own positive number, into `domain`.
@@ -181,12 +325,18 @@ impl State {
 /// What a pipeline promises about its releases, and to whom.
 ///
 /// # Guarantee
-/// `mu`-GDP under replace-one adjacency: two inputs are neighbours when one record's vector differs. The number of
+/// `mu`-GDP, or the mechanism's own kind, under replace-one adjacency: two inputs are neighbours when one record's vector differs. The number of
 /// records, which rows share a prototype, and the order of rows are public and the same for both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
     /// What holds for one release.
     pub guarantee: Guarantee,
+    /// The noise that earned it.
+    pub mechanism: Option<Mechanism>,
+    /// Records averaged into the unit of privacy, at least.
+    pub members: usize,
+    /// Coordinates of a row, where known.
+    pub dim: Option<usize>,
     /// Nobody asked for the guarantee: it follows from a sigma that was given.
     pub implied: bool,
     /// Who counts as a neighbour.
@@ -199,6 +349,8 @@ pub struct Claim {
     pub sigma: Option<f64>,
     /// How many fresh releases of the same records the claim covers.
     pub releases: u32,
+    /// How many records of one user the claim covers.
+    pub records: u32,
     /// What a reader must be told before trusting the release.
     pub warnings: Vec<String>,
 }
@@ -209,10 +361,17 @@ impl Claim {
         // Without a guarantee the unit is what a row stands for; with one it is what the noise was scaled to.
         let members = match state.guarantee {
             Guarantee::None { .. } => state.members,
-            Guarantee::Gdp { .. } => state.unit_members,
+            _ => state.unit_members,
+        };
+        let (guarantee, mechanism) = match &state.tainted {
+            Some(reason) => (Guarantee::None { reason: reason.clone() }, None),
+            None => (state.guarantee.clone(), state.mechanism),
         };
         Self {
-            guarantee: state.guarantee.clone(),
+            guarantee,
+            mechanism,
+            members,
+            dim: state.dim,
             implied: state.implied,
             adjacency: Adjacency::ReplaceOne,
             sensitivity: state.sensitivity.clone(),
@@ -223,6 +382,7 @@ impl Claim {
             },
             sigma: state.noise_model().map(|noise| noise.sigma_per_coordinate),
             releases: 1,
+            records: 1,
             warnings: state.warnings.clone(),
         }
     }
@@ -233,17 +393,83 @@ impl Claim {
         Self { releases: k.max(1), ..self }
     }
 
-    /// `mu` over all releases; `None` without a guarantee.
+    /// The same claim about all of a user's `records`, instead of one record.
+    #[must_use]
+    pub fn for_user(self, records: u32) -> Self {
+        Self { records: records.max(1), ..self }
+    }
+
+    /// Releases to add up, and the factor by which several records in one row move it.
+    ///
+    /// Records in rows of their own cost what further releases cost; records in one row may all push one way.
+    fn composed(&self) -> (u32, f64) {
+        if self.members == 1 {
+            (self.releases.saturating_mul(self.records), 1.0)
+        } else {
+            (self.releases, f64::from(self.records))
+        }
+    }
+
+    /// `mu` over all releases; `None` where the guarantee is of another kind.
     pub fn mu(&self) -> Option<f64> {
+        let (k, group) = self.composed();
         match self.guarantee {
-            Guarantee::None { .. } => None,
-            Guarantee::Gdp { mu } => Some(account::compose(mu, self.releases)),
+            Guarantee::Gdp { mu } => Some(account::compose(mu * group, k)),
+            _ => None,
         }
     }
 
     /// Epsilon at `delta` over all releases; `None` without a guarantee.
     pub fn epsilon(&self, delta: f64) -> Option<f64> {
-        self.mu().map(|mu| account::epsilon(mu, delta))
+        let (k, group) = self.composed();
+        let releases = f64::from(k);
+        match self.guarantee {
+            Guarantee::None { .. } | Guarantee::Metric { .. } => None,
+            Guarantee::Gdp { .. } => self.mu().map(|mu| account::epsilon(mu, delta)),
+            Guarantee::Zcdp { rho } => Some(renyi::zcdp(releases * rho * group * group, delta)),
+            Guarantee::Pure { epsilon } if k == 1 => Some(epsilon * group),
+            Guarantee::Pure { epsilon } => Some(
+                Loss::randomised_response(epsilon * group, u64::from(k)).epsilon(delta).min(releases * epsilon * group),
+            ),
+            Guarantee::Shuffled { epsilon, users } => {
+                let pooled = bound::shuffled(epsilon, users as f64, delta / releases);
+                Some(releases * pooled.map_or(epsilon, |pooled| pooled.min(epsilon)))
+            }
+        }
+    }
+
+    /// True when something is promised.
+    pub fn holds(&self) -> bool {
+        !matches!(self.guarantee, Guarantee::None { .. } | Guarantee::Metric { .. })
+    }
+
+    /// Epsilon at `delta` of one record's worst pair over all releases, for rows of `dim` coordinates: what compares
+    /// mechanisms of different kinds.
+    pub fn worst_pair_epsilon(&self, delta: f64, dim: usize) -> Option<f64> {
+        let pair = self.mechanism?.worst_pair(self.dim.unwrap_or(dim))?.epsilon(self.releases, delta);
+        // Post-processing may have earned more than the mechanism alone; a pure epsilon caps the curve.
+        match self.guarantee {
+            Guarantee::Pure { epsilon } => Some(pair.min(f64::from(self.releases) * epsilon)),
+            _ => Some(pair),
+        }
+    }
+
+    /// The most that a record can be picked among `candidates` equally likely ones, over all releases.
+    pub fn most_identified(&self, candidates: usize, dim: usize) -> Option<f64> {
+        let nothing = self.mechanism?.against_nothing(self.dim.unwrap_or(dim))?;
+        Some(nothing.most_found(self.releases, 1.0 / candidates as f64))
+    }
+
+    /// The most that all releases tell about a record, in nats.
+    pub fn most_told(&self, dim: usize) -> Option<f64> {
+        let dim = self.dim.unwrap_or(dim);
+        let mechanism = self.mechanism?;
+        let told = mechanism.against_nothing(dim)?.information(self.releases);
+        Some(match mechanism {
+            // The power of the noise bounds it as well: radius over sigma is mu / 2.
+            Mechanism::Gaussian { mu } => told.min(bound::information_gaussian(0.5 * mu, 1.0, dim, self.releases)),
+            _ => told,
+        })
     }
 
     /// Noise standard deviation for each coordinate of one release.
@@ -251,11 +477,15 @@ impl Claim {
         self.sigma
     }
 
-    /// `none` or `gdp`.
+    /// `none`, `gdp`, `zcdp`, `pure`, `metric` or `central`.
     pub fn kind(&self) -> &'static str {
         match self.guarantee {
             Guarantee::None { .. } => "none",
             Guarantee::Gdp { .. } => "gdp",
+            Guarantee::Zcdp { .. } => "zcdp",
+            Guarantee::Pure { .. } => "pure",
+            Guarantee::Metric { .. } => "metric",
+            Guarantee::Shuffled { .. } => "central",
         }
     }
 
@@ -278,10 +508,26 @@ impl Claim {
 
     /// Why there is no guarantee, or what it rests on; one line.
     pub fn note(&self) -> String {
+        let number = super::arguments::number;
         match (&self.guarantee, self.implied) {
             (Guarantee::None { reason }, _) => reason.clone(),
             (Guarantee::Gdp { .. }, true) => "implied, sigma was given".to_owned(),
             (Guarantee::Gdp { .. }, false) => "exact for Gaussian noise (analytic mechanism)".to_owned(),
+            (Guarantee::Zcdp { rho }, _) => {
+                format!("{}-zCDP, discrete Gaussian noise on a grid", number(*rho))
+            }
+            (Guarantee::Pure { epsilon }, true) => {
+                format!("pure epsilon {}, implied by the noise that was given", number(*epsilon))
+            }
+            (Guarantee::Pure { epsilon }, false) => format!("pure epsilon {}: delta is 0", number(*epsilon)),
+            (Guarantee::Metric { epsilon, distance }, _) => format!(
+                "{} for each unit of {distance}, on rows of any length: no epsilon; put `clip(l2=1)` before it",
+                number(*epsilon)
+            ),
+            (Guarantee::Shuffled { epsilon, users }, _) => format!(
+                "central, for a pool of at least {users} users and whoever trusts the shuffler; each release alone is epsilon {}",
+                number(*epsilon)
+            ),
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use super::claim::{Claim, NoiseModel, State};
 use super::stage::{Release, StageConfig};
-use super::{Clip, DEFAULT_DELTA, Error, Gaussian, Identity, Normalize, Prototype, Rotate};
+use super::{
+    Center, Clip, DEFAULT_DELTA, DiscreteGaussian, DiscreteLaplace, Djw, Error, Gaussian, Identity,
+    JohnsonLindenstrauss, LaplaceL1, LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Prototype,
+    Purkayastha, Quantize, Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
+};
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
 
@@ -100,14 +104,17 @@ impl Pipeline {
 
     /// True when a released row stands for a group of records.
     pub fn has_groups(&self) -> bool {
-        self.stages.iter().any(|stage| matches!(stage, StageConfig::Prototype(_)))
+        self.stages.iter().any(StageConfig::groups)
     }
 
     /// The same stages without the noise: what an attacker's denoiser takes for the signal.
     #[must_use]
     pub fn without_noise(&self) -> Self {
-        let stages = self.stages.iter().filter(|stage| !matches!(stage, StageConfig::Gaussian(_))).cloned();
-        Self { stages: stages.collect() }
+        let mut stages: Vec<StageConfig> = self.stages.iter().filter_map(StageConfig::without_noise).collect();
+        if stages.is_empty() {
+            stages.push(Identity.into());
+        }
+        Self { stages }
     }
 
     /// True when a stage has a parameter that only its user knows.
@@ -125,19 +132,55 @@ impl Pipeline {
         Self { stages: self.stages.iter().enumerate().map(known).collect() }
     }
 
+    /// The same protection with noise that is drawn exactly, on a grid: for releases that somebody will attack.
+    ///
+    /// # Errors
+    /// Every stage whose noise has no exact sampler, and a pipeline without noise.
+    pub fn on_grid(&self) -> Result<Self, Error> {
+        let (mut stages, mut problems) = (Vec::new(), Vec::new());
+        for stage in &self.stages {
+            match stage.on_grid() {
+                Ok(stage) => stages.push(stage),
+                Err(why) => problems.push(why),
+            }
+        }
+        if problems.is_empty() && !self.has_noise() {
+            problems.push("adds no noise that could be drawn on a grid".to_owned());
+        }
+        if problems.is_empty() { Self::new(stages) } else { Err(Error::pipeline(&self.to_string(), &problems)) }
+    }
+
     /// The same stages with noise of another standard deviation: an attacker's idea of noise that it was not told.
     #[must_use]
     pub fn with_sigma(&self, sigma: f64) -> Self {
-        let stages = self.stages.iter().map(|stage| match stage {
-            StageConfig::Gaussian(_) => StageConfig::Gaussian(Gaussian::Given { sigma }),
-            other => other.clone(),
-        });
-        Self { stages: stages.collect() }
+        let mut stages = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            let quiet = stage.without_noise();
+            if quiet.as_ref() == Some(stage) {
+                stages.push(stage.clone());
+                continue;
+            }
+            stages.extend(quiet);
+            stages.push(Gaussian::Given { sigma }.into());
+            if stage.redirects() {
+                stages.push(Normalize.into());
+            }
+        }
+        Self { stages }
     }
 
-    /// What is known about the rows after the last stage.
+    /// What is known about the rows after the last stage, whatever their dimension.
     pub fn state(&self) -> State {
-        self.stages.iter().fold(State::raw(), |state, config| {
+        self.fold(State::raw())
+    }
+
+    /// What is known about rows of `dim` coordinates after the last stage.
+    pub fn state_at(&self, dim: usize) -> State {
+        self.fold(State::raw_at(dim))
+    }
+
+    fn fold(&self, raw: State) -> State {
+        self.stages.iter().fold(raw, |state, config| {
             config.build(&state).expect("a pipeline is checked when it is made").guarantee(&state)
         })
     }
@@ -147,7 +190,32 @@ impl Pipeline {
         Claim::of(&self.state())
     }
 
-    /// The noise on released rows as an attacker models it; `None` without noise, or without a closed form.
+    /// What the pipeline promises about one release of rows of `dim` coordinates.
+    pub fn claim_at(&self, dim: usize) -> Claim {
+        Claim::of(&self.state_at(dim))
+    }
+
+    /// The noise on released rows of `dim` coordinates as an attacker models it; `None` without noise, or without a closed
+    /// form.
+    pub fn noise_at(&self, dim: usize) -> Option<NoiseModel> {
+        self.state_at(dim).noise_model()
+    }
+
+    /// True when two releases of the same rows differ.
+    pub fn has_noise(&self) -> bool {
+        self.stages.iter().any(StageConfig::is_noise)
+    }
+
+    /// The bound that the first stage with one puts on rows of `dim` coordinates; `None` without any.
+    pub fn first_radius(&self, dim: usize) -> Option<f64> {
+        let states = self.stages.iter().scan(State::raw_at(dim), |state, config| {
+            *state = config.build(state).expect("a pipeline is checked when it is made").guarantee(state);
+            Some(state.domain.radius())
+        });
+        states.flatten().next()
+    }
+
+    /// The noise that does not depend on the dimension; see [`Pipeline::noise_at`].
     pub fn noise(&self) -> Option<NoiseModel> {
         self.state().noise_model()
     }
@@ -182,7 +250,7 @@ impl Pipeline {
             strata: strata.map(<[u32]>::to_vec),
             noise: None,
         };
-        let mut state = State::raw();
+        let mut state = State::raw_at(clean.dim());
         for config in &self.stages {
             let stage = config.build(&state).expect("a pipeline is checked when it is made");
             release = stage.apply(release, &mut *rng)?;
@@ -244,7 +312,33 @@ macro_rules! stage_from_parameters {
         }
     )*};
 }
-stage_from_parameters!(Identity, Normalize, Clip, Prototype, Rotate, Gaussian);
+stage_from_parameters!(
+    Identity,
+    Normalize,
+    Clip,
+    Center,
+    Mask,
+    JohnsonLindenstrauss,
+    Pca,
+    Quantize,
+    Sign,
+    Rotate,
+    ScalePerturb,
+    Prototype,
+    TopicMean,
+    Gaussian,
+    LaplaceL1,
+    LaplaceL2,
+    Mahalanobis,
+    Vmf,
+    Purkayastha,
+    PrivUnit,
+    PrivUnitG,
+    Djw,
+    DiscreteGaussian,
+    DiscreteLaplace,
+    Shuffle
+);
 
 #[cfg(test)]
 mod tests {
@@ -260,7 +354,7 @@ mod tests {
     fn mu(pipeline: &str) -> f64 {
         match state(pipeline).guarantee {
             Guarantee::Gdp { mu } => mu,
-            Guarantee::None { reason } => panic!("`{pipeline}` promises nothing: {reason}"),
+            other => panic!("`{pipeline}` promises {other:?}"),
         }
     }
 
@@ -412,6 +506,94 @@ mod tests {
         assert_eq!(small.noise_to_signal(4), 2.0);
     }
 
+    #[test]
+    fn noise_that_is_metric_pure_or_directional_earns_its_kind() {
+        let claim = |text: &str| Pipeline::parse(text).expect("valid").claim_at(384);
+        for (pipeline, kind, epsilon) in [
+            ("clip(l2=1) | laplace_l1(epsilon=8)", "pure", Some(8.0)),
+            ("clip(l2=1) | laplace_l2(rate=4)", "pure", Some(8.0)),
+            ("clip(l2=1) | prototype(members=4) | laplace_l2(rate=4)", "pure", Some(2.0)),
+            ("laplace_l2(rate=4)", "metric", None),
+            ("normalize | vmf(kappa=4)", "pure", Some(8.0)),
+            ("normalize | purkayastha(kappa=1)", "pure", Some(std::f64::consts::PI)),
+            ("normalize | privunit(epsilon=8)", "pure", Some(8.0)),
+            ("normalize | privunit_g(epsilon=8)", "pure", Some(8.0)),
+            ("clip(l2=1) | djw(epsilon=1)", "pure", Some(1.0)),
+            ("clip(l2=1) | mahalanobis(rate=4)", "none", None),
+            ("clip(l2=1) | center | gaussian(sigma=1)", "none", None),
+            ("clip(l2=1) | pca(dim=8) | clip(l2=1) | gaussian(epsilon=1)", "none", None),
+            ("clip(l2=1) | johnson_lindenstrauss(dim=64) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | mask(keep=0.5) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | quantize(bits=8) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | gaussian(epsilon=1) | sign", "gdp", Some(1.0)),
+            ("sign | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("sign(epsilon=0.01)", "pure", Some(3.84)),
+            ("clip(l2=1) | gaussian(epsilon=0.5, calibration=classic)", "gdp", None),
+            ("clip(l2=1) | scale_perturb(scale=2, beta=1)", "none", None),
+            ("clip(l2=1) | discrete_gaussian(epsilon=8)", "zcdp", Some(8.0)),
+            ("clip(l2=1) | discrete_laplace(epsilon=8)", "pure", Some(8.0)),
+            // The stronger of two in one release.
+            ("normalize | privunit(epsilon=8) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
+            ("clip(l2=1) | gaussian(epsilon=1) | normalize | privunit(epsilon=8)", "gdp", Some(1.0)),
+        ] {
+            let claim = claim(pipeline);
+            assert_eq!(claim.kind(), kind, "{pipeline}: {}", claim.note());
+            let got = claim.epsilon(1e-5);
+            if let Some(epsilon) = epsilon {
+                assert!((got.expect("an epsilon") - epsilon).abs() < 1e-6, "{pipeline}: {got:?}");
+            } else if kind != "gdp" {
+                assert_eq!(got, None, "{pipeline}");
+            }
+        }
+        assert!(
+            why("clip(l2=1) | gaussian(epsilon=1, calibration=classic)").contains("must be below 1 for the classic")
+        );
+        assert!(why("clip(l2=1) | djw(epsilon=1) | gaussian(epsilon=1)").contains("has nothing to scale its noise to"));
+        assert!(why("djw(epsilon=1)").contains("needs rows of bounded length"));
+    }
+
+    #[test]
+    fn several_records_of_a_user_cost_more_and_most_in_one_row() {
+        let claim = |text: &str| Pipeline::parse(text).expect("valid").claim_at(384);
+        let rows = claim("clip(l2=1) | gaussian(sigma=2)");
+        assert_eq!(rows.clone().for_user(9).mu(), Some(3.0));
+        assert_eq!(rows.for_user(9).after(4).mu(), Some(6.0));
+        let group = claim("clip(l2=1) | prototype(members=10) | gaussian(sigma=0.2)");
+        assert_eq!(group.for_user(4).mu(), Some(4.0));
+        let pure = claim("normalize | privunit(epsilon=1)").for_user(3);
+        assert!(pure.epsilon(1e-5).is_some_and(|e| e > 2.9 && e <= 3.0));
+    }
+
+    #[test]
+    fn a_grid_replaces_noise_that_has_one_and_names_what_has_none() {
+        let grid = |text: &str| Pipeline::parse(text).expect("valid").on_grid();
+        let exact = grid("clip(l2=1) | prototype(members=20) | gaussian(epsilon=1)").expect("an exact sampler");
+        assert_eq!(exact.to_string(), "clip(l2=1) | prototype(members=20) | discrete_gaussian(epsilon=1, delta=1e-5)");
+        assert!(exact.has_noise() && exact.without_noise().to_string() == "clip(l2=1) | prototype(members=20)");
+        let why = grid("normalize | vmf(kappa=4) | gaussian(sigma=1)").expect_err("two without").to_string();
+        assert!(
+            why.contains("drawn in floating point only") && why.contains("no epsilon that a grid could keep"),
+            "{why}"
+        );
+        assert!(grid("clip(l2=1)").expect_err("no noise").to_string().contains("adds no noise"));
+    }
+
+    #[test]
+    fn what_an_attacker_makes_of_a_pipeline_keeps_its_shape() {
+        let of = |text: &str| Pipeline::parse(text).expect("valid");
+        assert_eq!(of("normalize | vmf(kappa=4)").without_noise().to_string(), "normalize");
+        assert_eq!(of("laplace_l2(rate=4)").without_noise().to_string(), "identity");
+        assert_eq!(
+            of("normalize | vmf(kappa=4)").with_sigma(0.1).to_string(),
+            "normalize | gaussian(sigma=0.1) | normalize"
+        );
+        assert_eq!(
+            of("scale_perturb(scale=2, beta=1)").with_sigma(0.1).to_string(),
+            "scale_perturb(scale=2, beta=0) | gaussian(sigma=0.1)"
+        );
+        assert_eq!(of("sign(epsilon=1)").without_noise().to_string(), "sign");
+    }
+
     // Grammar.
 
     #[test]
@@ -434,7 +616,10 @@ mod tests {
             ("gauss(sigma=1)", "no stage is called `gauss`; did you mean `gaussian`"),
             (
                 "whiten",
-                "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `prototype`, `rotate`, `gaussian`",
+                "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `center`, `mask`, `johnson_lindenstrauss`, `pca`, \
+                 `quantize`, `sign`, `rotate`, `scale_perturb`, `prototype`, `topic_mean`, `gaussian`, `laplace_l1`, `laplace_l2`, \
+                 `mahalanobis`, `vmf`, `purkayastha`, `privunit`, `privunit_g`, `djw`, `discrete_gaussian`, \
+                 `discrete_laplace`, `shuffle`",
             ),
             ("clip", "`clip` needs `l2`, for example `clip(l2=1)`"),
             ("clip(l1=1)", "`clip` needs `l2`, for example `clip(l2=1)`; `clip` has no `l1`; known: `l2`"),
@@ -521,13 +706,11 @@ mod tests {
 
     #[test]
     fn every_example_keeps_the_stage_contract() {
-        let names: Vec<&str> = StageConfig::examples().iter().map(StageConfig::name).collect();
-        assert_eq!(names, ["identity", "normalize", "clip", "prototype", "rotate", "gaussian"]);
         for config in StageConfig::examples() {
             assert_eq!(config.check(), Vec::<String>::new());
             assert_eq!(config.to_string().parse::<StageConfig>().expect("its own text"), config);
-            let pipeline = Pipeline::new(vec![Clip { l2: 1.0 }.into(), config.clone()]).expect("valid after a clip");
-            let built = config.build(&state("clip(l2=1)")).expect("valid after a clip");
+            let pipeline = Pipeline::new(vec![Normalize.into(), config.clone()]).expect("valid on the sphere");
+            let built = config.build(&state("normalize")).expect("valid on the sphere");
             assert_eq!(built.name(), config.name());
             let release = |root, threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool");

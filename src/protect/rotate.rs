@@ -2,8 +2,9 @@
 
 use super::Error;
 use super::arguments::Arguments;
-use super::claim::{Guarantee, Noise, State};
+use super::claim::State;
 use super::stage::{Parameters, Release, Stage};
+use crate::encode::Embeddings;
 use crate::nn::kernel::{Layout, matmul};
 use crate::seed;
 use rand_distr::{Distribution, StandardNormal};
@@ -31,7 +32,8 @@ pub struct Rotate {
     pub key: u64,
 }
 
-const NO_GUARANTEE: &str = "a secret rotation promises nothing: a few leaked pairs of text and release undo it";
+const NO_GUARANTEE: &str =
+    "`rotate`: a secret rotation promises nothing: a few leaked pairs of text and release undo it";
 
 impl Rotate {
     pub(super) fn read(arguments: &mut Arguments<'_>) -> Self {
@@ -75,32 +77,34 @@ impl Stage for Rotate {
     }
 
     fn apply(&self, mut release: Release, _: &mut dyn rand::Rng) -> Result<Release, Error> {
-        /// Rows in one product. Fixed, so that no value depends on the number of threads.
-        const BLOCK: usize = 256;
         let d = release.vectors.dim();
-        let matrix = self.matrix(d);
-        release.vectors.values_mut().par_chunks_mut(BLOCK * d).for_each(|rows| {
-            let n = rows.len() / d;
-            let mut out = vec![0.0_f32; rows.len()];
-            matmul(&mut out, rows, Layout::Plain, &matrix, Layout::Plain, n, d, d, false);
-            for (row, turned) in rows.chunks_exact_mut(d).zip(out.chunks_exact(d)) {
-                super::clip::shorten_to(turned, super::clip::norm(row), row);
-            }
+        let before: Vec<f64> = release.vectors.rows().map(super::clip::norm).collect();
+        multiply(&mut release.vectors, &self.matrix(d));
+        release.vectors.values_mut().par_chunks_exact_mut(d).zip(&before).for_each(|(row, &length)| {
+            let turned = row.to_vec();
+            super::clip::shorten_to(&turned, length, row);
         });
         Ok(release)
     }
 
     fn guarantee(&self, before: &State) -> State {
         let mut after = before.clone();
-        if let (Guarantee::None { reason }, Noise::Clean) = (&mut after.guarantee, before.noise) {
-            NO_GUARANTEE.clone_into(reason);
-        }
-        let warning = format!("`rotate`: {NO_GUARANTEE}");
-        if !after.warnings.contains(&warning) {
-            after.warnings.push(warning);
-        }
+        after.promises_nothing(NO_GUARANTEE);
         after
     }
+}
+
+/// Multiplies every row by a `(d, d)` row-major `matrix` from the right.
+pub(super) fn multiply(vectors: &mut Embeddings, matrix: &[f32]) {
+    /// Rows in one product. Fixed, so that no value depends on the number of threads.
+    const BLOCK: usize = 256;
+    let d = vectors.dim();
+    vectors.values_mut().par_chunks_mut(BLOCK * d).for_each(|rows| {
+        let n = rows.len() / d;
+        let mut out = vec![0.0_f32; rows.len()];
+        matmul(&mut out, rows, Layout::Plain, matrix, Layout::Plain, n, d, d, false);
+        rows.copy_from_slice(&out);
+    });
 }
 
 /// Makes the rows of `rows` (`(n, d)`, row-major, `n <= d`) orthonormal, each along what is new in it.
@@ -144,8 +148,7 @@ fn length(row: &[f64]) -> f64 {
 mod tests {
     use super::super::clip::norm;
     use super::*;
-    use crate::encode::Embeddings;
-    use crate::protect::Pipeline;
+    use crate::protect::{Guarantee, Pipeline};
 
     const D: usize = 96;
 

@@ -160,7 +160,7 @@ fn family(pipeline: &str) -> String {
             .map(str::trim)
             .filter(|part| {
                 let key = part.split('=').next().unwrap_or(part).trim();
-                !["sigma", "epsilon", "delta", "mu", "rho", "scale"].contains(&key)
+                !["sigma", "epsilon", "delta", "mu", "rho", "scale", "rate", "kappa"].contains(&key)
             })
             .collect();
         if kept.is_empty() { name.trim().to_owned() } else { format!("{}({})", name.trim(), kept.join(", ")) }

@@ -161,7 +161,7 @@ impl Bench<'_> {
         }
         for protection in &study.protect {
             let dim = self.victim.info().dim;
-            let noise = protection.pipeline.noise().filter(|noise| noise.members == 1);
+            let noise = protection.pipeline.noise_at(dim).filter(|noise| noise.members == 1);
             let ratio = noise.map_or(0.0, |noise| noise.noise_to_signal(dim));
             if ratio > HOPELESS {
                 out.push(format!(

@@ -24,6 +24,8 @@ use std::collections::BTreeMap;
 /// Raised when a cell would give other scores for the same inputs: old cells are then computed again.
 const VERSION: u32 = 2;
 
+/// Raised when attackers read rows differently that were rescaled after their noise.
+const RESCALED: u32 = 1;
 /// Raised when the scores of the release itself change.
 const RELEASE_SCORES: u32 = 2;
 /// Raised when the scores of whole groups change.
@@ -136,8 +138,15 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
         let rivals: Vec<String> = rivals(bench, cell).iter().map(|rival| id(bench, rival)).collect();
         content["rivals"] = rivals.into();
     }
-    if study.strength.sigma == Sigma::Estimated && cell.adaptive && protection.pipeline.noise().is_some() {
+    if study.strength.sigma == Sigma::Estimated
+        && cell.adaptive
+        && protection.pipeline.noise_at(bench.victim.info().dim).is_some()
+    {
         content["sigma"] = "estimated".into();
+    }
+    let dim = bench.victim.info().dim;
+    if protection.pipeline.noise_at(dim).is_some_and(|noise| noise.rescaled) {
+        content["denoise"] = RESCALED.into();
     }
     if cell.attack.is_none() {
         content["release"] = RELEASE_SCORES.into();
@@ -250,7 +259,7 @@ fn known(bench: &Bench, cell: &Cell, seen: &Embeddings, outcome: &mut Outcome) -
     }
     let protection = &bench.study.protect[cell.protection];
     let known = protection.pipeline.as_known();
-    if bench.study.strength.sigma == Sigma::Known || known.noise().is_none() {
+    if bench.study.strength.sigma == Sigma::Known || known.noise_at(seen.dim()).is_none() {
         return Ok(known);
     }
     let side = &bench.auxiliary;
@@ -455,7 +464,7 @@ impl Outcome {
             knowledge: None,
             cost: Cost::default(),
             curves: Vec::new(),
-            guarantee: super::guarantee(protection),
+            guarantee: super::guarantee(protection, bench.victim.info().dim),
             error: None,
         }
     }
@@ -660,7 +669,7 @@ fn release_scores(bench: &Bench, protection: &Protection, seen: &Embeddings) -> 
     let mut out = Scores::new();
     // One record behind a row: only then is the record the signal. From the vectors themselves, because a sigma says
     // nothing until it is known what norm and dimension it meets.
-    if let Some(noise) = protection.pipeline.noise().filter(|n| n.members == 1) {
+    if let Some(noise) = protection.pipeline.noise_at(side.clean.dim()).filter(|n| n.members == 1) {
         let sigma = noise.sigma_per_coordinate / (protection.releases as f64).sqrt();
         let ratios = side.clean.rows().map(|row| {
             let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();

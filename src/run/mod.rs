@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod cell;
 pub mod estimate;
+pub mod oracle;
 pub mod pretrain;
 pub mod pretrain_pictures;
 pub mod provenance;
@@ -96,6 +97,7 @@ pub fn execute(study: &Study, out: Option<&Path>, watch: &dyn Watch) -> Result<F
     watch.cell(cells.len(), cells.len(), "records");
     let summary = write(&bench, &store, &outcomes)?;
     manifest(&bench, &store, &materials, &outcomes, &meter)?;
+    oracle::check(&bench, &outcomes)?;
     Ok(Finished { folder, summary, failed })
 }
 
@@ -188,8 +190,8 @@ fn manifest(
 }
 
 /// A protection's claim as records state it.
-pub fn guarantee(protection: &Protection) -> GuaranteeRecord {
-    let claim = protection.pipeline.claim().after(protection.releases as u32);
+pub fn guarantee(protection: &Protection, dim: usize) -> GuaranteeRecord {
+    let claim = protection.pipeline.claim_at(dim).after(protection.releases as u32);
     let delta = protection.pipeline.delta();
     let epsilon = claim.epsilon(delta);
     GuaranteeRecord {
@@ -219,6 +221,14 @@ pub enum Error {
     /// The run was interrupted; everything finished so far is kept.
     #[error("interrupted; run the same command again to resume")]
     Interrupted,
+    /// Attackers were better than the noise allows: the noise, the split or the bound is wrong.
+    #[error(
+        "inconsistent: {what}; the noise, the split or the accounting is wrong, so that no figure of this run counts"
+    )]
+    Inconsistent {
+        /// Every figure above its bound.
+        what: String,
+    },
     /// A stored object is not what its name promises.
     #[error("stored object `{path}`: {why}")]
     Corrupt {
@@ -246,6 +256,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Interrupted => Exit::Interrupted,
+            Error::Inconsistent { .. } => Exit::Internal,
             Error::Medium { .. } => Exit::Usage,
             Error::Io { .. } | Error::Corrupt { .. } => Exit::Input,
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// The claim of a protection, in words and numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuaranteeRecord {
-    /// `none` or `gdp`.
+    /// `none`, `gdp`, `zcdp`, `pure`, `metric` or `central`.
     pub kind: String,
     /// Converted to `(epsilon, delta)` for one release; `None` without a claim.
     pub epsilon: Option<f64>,

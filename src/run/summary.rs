@@ -147,7 +147,7 @@ fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSumm
     Ok(ProtectionSummary {
         name: name.to_owned(),
         pipeline: pipeline.pipeline.to_string(),
-        guarantee: super::guarantee(pipeline),
+        guarantee: super::guarantee(pipeline, bench.victim.info().dim),
         best_attack: worst.as_ref().map(|(_, kind, _)| (*kind).to_owned()),
         similarity: Similarity {
             judge_raw: mean("judge_cosine")?,

@@ -275,7 +275,7 @@ impl<'t> Reader<'t> {
             if !names.insert(p.name.as_str()) {
                 self.problem(0, &format!("`protect.name` `{}` is given twice", p.name));
             }
-            if p.releases > 1 && p.pipeline.noise().is_some_and(|n| n.members > 1) {
+            if p.releases > 1 && p.pipeline.has_groups() && p.pipeline.has_noise() {
                 self.problem(0, &format!("`protect.releases` of `{}` must be 1: prototypes are released once", p.name));
             }
         }

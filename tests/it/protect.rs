@@ -67,6 +67,9 @@ fn account_prints_a_sheet_that_names_adjacency_unit_and_limits() {
     sigma              0.373063 for each coordinate of what is released
     noise to signal    r = 7.31052 at d = 384, for a clean row of norm 1 (a shorter one keeps less)
     expected cosine    0.135527 to the clean row; 0.263882 after averaging 4 releases
+    worst pair         epsilon 2.15468 at delta 1e-5, 4 releases
+    identification     at most 0.00238491 of 1000 candidates (chance 0.001), 4 releases
+    information        at most 0.051825 bits about a record, 4 releases; by Fano, identification at most 0.105544
 
     Limits:
       - only the content of a vector is covered: how many records there are, which rows share a prototype, and the order of rows count as public
@@ -170,4 +173,66 @@ fn a_nan_among_the_vectors_exits_with_3_and_names_its_row() {
     let stderr = String::from_utf8_lossy(&out.get_output().stderr);
     assert!(stderr.contains("row 1") && stderr.contains("not finite"), "{stderr}");
     assert!(!output.exists(), "nothing is written");
+}
+
+#[test]
+fn a_secure_release_draws_on_a_grid_and_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    vectors::write(&folder.path().join("in.npy"), &table(), None).expect("a writable folder");
+    let gaussian = "clip(l2=1) | gaussian(epsilon=8, delta=1e-5)";
+    protect(folder.path(), "in.npy", "out.npy", &["--secure", "--pipeline", gaussian]).success();
+    let beside = std::fs::read(folder.path().join("out.npy.json")).expect("a sidecar");
+    let beside: Value = serde_json::from_slice(&beside).expect("JSON");
+    assert_eq!(beside["pipeline"], "clip(l2=1) | discrete_gaussian(epsilon=8, delta=1e-5)");
+    assert_eq!((&beside["claim"]["kind"], &beside["private"]), (&"zcdp".into(), &true.into()));
+    assert_eq!(beside["sampling"], "exact integers on a grid; the time of a draw is not hidden");
+    close(&beside["claim"]["epsilon"], 8.0);
+    let out = vectors::read(&folder.path().join("out.npy"), None).expect("our own file");
+    assert!(out.values().iter().all(|&v| (f64::from(v) * 2_f64.powi(19)).fract() == 0.0), "steps of the grid");
+    let vmf = ["--secure", "--pipeline", "normalize | vmf(kappa=4)"];
+    let refused = protect(folder.path(), "in.npy", "no.npy", &vmf).code(2);
+    assert!(String::from_utf8_lossy(&refused.get_output().stderr).contains("drawn in floating point only"));
+    protect(folder.path(), "in.npy", "no.npy", &["--secure", "--seed", "1", "--pipeline", gaussian]).code(2);
+    protect(folder.path(), "in.npy", "plain.npy", &["--pipeline", gaussian]).success();
+    let plain = std::fs::read(folder.path().join("plain.npy.json")).expect("a sidecar");
+    assert!(String::from_utf8_lossy(&plain).contains("floating point, research-grade"));
+}
+
+#[test]
+fn audit_exits_with_its_verdict_and_prints_the_ceiling() {
+    let small = |pipeline: &str| [pipeline.to_owned(), "--trials=2000".to_owned(), "--dim=8".to_owned()];
+    let run = |pipeline: &str, more: &[&str]| {
+        let args = small(pipeline);
+        let args: Vec<&str> =
+            ["audit"].into_iter().chain(args.iter().map(String::as_str)).chain(more.iter().copied()).collect();
+        stitchback(&args)
+    };
+    let kept = run("clip(l2=1) | gaussian(epsilon=1, delta=1e-5)", &[]).success();
+    let text = String::from_utf8_lossy(&kept.get_output().stdout).into_owned();
+    for part in
+        ["claim              epsilon 1.0000 at delta 1e-5", "ceiling", "verdict            not refuted at n = 2000"]
+    {
+        assert!(text.contains(part), "`{part}` is missing from:\n{text}");
+    }
+    let nothing = run("clip(l2=1) | mask(keep=0.5)", &["--json"]).code(4);
+    let report: Value = serde_json::from_slice(&nothing.get_output().stdout).expect("one JSON object");
+    assert_eq!((&report["verdict"], &report["schema"]), (&"nothing_claimed".into(), &"stitchback/audit/v1".into()));
+    run("normalize | privunit(epsilon=64)", &[]).code(4);
+    run("clip(l2=", &[]).code(2);
+    stitchback(&["audit", "identity", "--trials", "0"]).code(2);
+}
+
+#[test]
+fn mechanisms_compare_in_one_currency() {
+    let of = |pipeline: &str| account(&[pipeline, "--delta", "1e-5"]);
+    let vmf = of("normalize | vmf(kappa=100)");
+    close(&vmf["epsilon"], 200.0);
+    assert!((vmf["worst_pair_epsilon"].as_f64().expect("a number") - 85.805).abs() < 0.01);
+    let gaussian = of("clip(l2=1) | gaussian(sigma=0.2)");
+    close(&gaussian["worst_pair_epsilon"], gaussian["epsilon"].as_f64().expect("a number"));
+    let half = account(&["clip(l2=1) | gaussian(sigma=0.5)", "--releases", "4", "--candidates", "1000"]);
+    assert!((half["identification_bound"].as_f64().expect("a number") - 0.818_527).abs() < 1e-5);
+    let unit = account(&["clip(l2=1) | gaussian(sigma=1)"]);
+    assert!((unit["fano_bound"].as_f64().expect("a number") - 0.1726).abs() < 1e-4);
+    assert_eq!(of("clip(l2=1) | mask(keep=0.5)")["worst_pair_epsilon"], Value::Null);
 }

@@ -211,7 +211,7 @@ impl<'a> Own<'a> {
         if parameters.labels > 0 {
             order.truncate(parameters.labels);
         }
-        let draws = if view.pipeline.noise().is_some() { DRAWS } else { 1 };
+        let draws = if view.pipeline.has_noise() { DRAWS } else { 1 };
         let draws = (0..draws)
             .map(|draw| {
                 adapt::release(view.pipeline, view.clean, view.strata, view.releases, |k| {

@@ -148,7 +148,7 @@ pub(super) struct Linker {
 
 impl Linker {
     pub(super) fn fit(view: &View) -> Result<Self, Error> {
-        let noise = view.pipeline.noise();
+        let noise = view.pipeline.noise_at(view.clean.dim());
         let sigma = noise.as_ref().map_or(0.0, |n| n.sigma_per_coordinate) / (view.releases as f64).sqrt();
         let members = noise.as_ref().map_or(1, |n| n.members).max(1);
         // A third of the records each to learn the law of the vectors from, to rehearse on, and to be unknown texts.
@@ -193,9 +193,8 @@ impl Linker {
 /// The chosen records as the pipeline leaves them before they are averaged and noised.
 fn signal(view: &View, chosen: &[usize]) -> Result<Embeddings, Error> {
     let clean = view.clean.select(chosen);
-    let stages = view.pipeline.stages().iter();
-    let stages: Vec<StageConfig> =
-        stages.filter(|s| !matches!(s, StageConfig::Gaussian(_) | StageConfig::Prototype(_))).cloned().collect();
+    let quiet = view.pipeline.without_noise();
+    let stages: Vec<StageConfig> = quiet.stages().iter().filter(|s| !s.groups()).cloned().collect();
     if stages.is_empty() {
         return Ok(clean);
     }

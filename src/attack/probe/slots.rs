@@ -304,7 +304,7 @@ impl Reader {
         let mut order: Vec<usize> = (0..view.auxiliary.len()).collect();
         order.shuffle(&mut seed::stream(view.seed, &view.inputs, "slots carriers"));
         let carrier = |at: usize| view.auxiliary[order[at % order.len()]].text.as_str();
-        let noise = view.pipeline.noise();
+        let noise = view.pipeline.noise_at(view.clean.dim());
         let sigma = noise.as_ref().map_or(0.0, |n| n.sigma_per_coordinate) / (view.releases as f64).sqrt();
         let g = 1.0 / noise.as_ref().map_or(1, |n| n.members).max(1) as f32;
 
