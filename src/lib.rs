@@ -17,6 +17,7 @@
 //! | [`protect`] | pipelines of protection stages, guarantees, accounting |
 //! | [`attack`] | attackers: floors, retrieval, decoders, search; the adaptive parts they share |
 //! | [`measure`] | similarity, text metrics, identification, intervals |
+//! | [`contribute`] | what a protected contribution is worth: values, receipts, quota |
 //! | [`study`] | the study file, checked, and the cells it stands for |
 //! | [`run`] | one cell end to end, the store, records, provenance |
 //! | [`report`] | the HTML report and its figures, a pure function of the records |
@@ -36,6 +37,8 @@ pub mod protect;
 pub mod attack;
 
 pub mod measure;
+
+pub mod contribute;
 
 pub mod study;
 
