@@ -10,15 +10,26 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`appraisal`] | what a study's release is still worth: values from protected rows beside those from raw ones |
 //! | [`catalogue`] | topic cells of a group: spherical k-means on a public corpus, versioned, hashed |
 //! | [`channel`] | what a user says of the own records: a histogram over cells with discrete noise |
 //! | [`value`] | engines: what a contribution is worth, and why |
+//! | [`receipt`] | the Data Anchoring Token: a signed receipt that holds nothing of what it stands for |
+//! | [`log`] | a Merkle log of salted receipts, checkpoints, offline proofs |
+//! | [`quota`] | credits: what an epoch issues, baskets, holds, overflow |
 //!
 //! Everything between a histogram and a receipt is integer arithmetic: the same journal gives the same values anywhere.
 
+pub mod agent;
+pub mod appraisal;
 pub mod catalogue;
 pub mod channel;
+pub mod cloud;
+pub mod edge;
+pub mod journal;
 pub mod log;
+pub mod message;
+pub mod quota;
 pub mod receipt;
 pub mod value;
 

@@ -154,6 +154,11 @@ impl EdgeKey {
         &self.name
     }
 
+    /// The same key as one that signs messages: the edge speaks to itself as an operator.
+    pub fn operator(&self) -> &SigningKey {
+        &self.secret
+    }
+
     /// A plain signature.
     pub fn sign(&self, bytes: &[u8]) -> [u8; 64] {
         self.secret.sign(bytes).to_bytes()
@@ -206,6 +211,11 @@ impl EdgePublic {
         hasher.update(self.key.as_bytes());
         let hash: Hash = hasher.finalize().into();
         hash[..4].try_into().expect("4 of 32")
+    }
+
+    /// The 32 bytes of the key.
+    pub fn bytes(&self) -> &[u8; 32] {
+        self.key.as_bytes()
     }
 
     /// Whether `signature` is this key's over `bytes`.
@@ -330,7 +340,7 @@ impl Receipt {
     }
 
     /// Deterministic CBOR: keys in bytewise order of their encoding, shortest integers.
-    fn payload(&self) -> Vec<u8> {
+    pub(super) fn payload(&self) -> Vec<u8> {
         let bytes = |b: &[u8]| Cbor::Bytes(b.to_vec());
         let entries = vec![
             (number(1), Cbor::Text(self.issuer.clone())),

@@ -9,6 +9,7 @@ use crate::attack::ensemble::BestOf;
 use crate::attack::probe::{Field, Inference, Probe};
 use crate::attack::text::kept;
 use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, View, adapt};
+use crate::contribute::appraisal;
 use crate::data::Picture;
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
@@ -154,6 +155,9 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     outcome.released = digest(&test);
     let Some(attack) = cell.attack.map(|a| &bench.study.attack[a].config) else {
         outcome.test = release_scores(bench, protection, &test)?;
+        if bench.study.utility.valuation {
+            outcome.test.extend(values(bench, protection, &test)?);
+        }
         outcome.n = bench.test.records.len();
         return Ok(outcome);
     };
@@ -674,6 +678,22 @@ fn release_scores(bench: &Bench, protection: &Protection, seen: &Embeddings) -> 
         out.insert("topic_accuracy".to_owned(), hits.hit);
     }
     Ok(out)
+}
+
+/// What each target is worth as a contribution, by its raw and by its released vector: ranks, from which agreement is read.
+fn values(bench: &Bench, protection: &Protection, seen: &Embeddings) -> Result<Scores, Error> {
+    let public = &bench.auxiliary;
+    let known = appraisal::Known {
+        vectors: &public.clean,
+        strata: &public.strata,
+        clusters: &public.clusters,
+        centred: bench.shows_pictures(),
+    };
+    let sigma = protection.pipeline.noise().map_or(0.0, |n| n.sigma_per_coordinate);
+    let sigma = sigma / (protection.releases as f64).sqrt();
+    let root = bench.study.data.split_seed;
+    let ranks = appraisal::ranks(&known, &bench.test.clean, seen, &bench.test.strata, sigma, root)?;
+    Ok(appraisal::IDS.iter().map(|id| (*id).to_owned()).zip(ranks).collect())
 }
 
 /// Best cosine against queries spent, averaged over the targets of a search.

@@ -239,14 +239,14 @@ mod tests {
 
     /// The chapter's reference run: naive and debiased-maximum novelty and P(novel) of a copy, a fresh item and junk.
     fn reference(sigma: f64) -> [f64; 5] {
-        let (d, m, repeats) = (128, 150, 25);
+        let (d, m, repeats) = (128, 150, 150);
         let mut out = [0.0; 5];
         for repeat in 0..repeats {
             let mut rng = seed::stream(repeat, "test", &format!("reference {sigma}"));
             let topic = unit(normal(d, &mut rng));
             let item = |rng: &mut seed::Stream| -> Vec<f64> {
                 let own = unit(normal(d, rng));
-                topic.iter().zip(own).map(|(t, o)| 0.5_f64.sqrt() * (t + o)).collect()
+                unit(topic.iter().zip(own).map(|(t, o)| t + o).collect())
             };
             let clean: Vec<Vec<f64>> = (0..m).map(|_| item(&mut rng)).collect();
             let kept: Vec<Protected> = clean.iter().map(|x| release(x, sigma, &mut rng)).collect();
