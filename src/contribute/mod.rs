@@ -31,6 +31,7 @@ pub mod log;
 pub mod message;
 pub mod quota;
 pub mod receipt;
+pub mod simulate;
 pub mod value;
 
 pub use catalogue::Catalogue;

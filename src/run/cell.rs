@@ -19,6 +19,7 @@ use crate::protect::Pipeline;
 use crate::seed;
 use crate::study::{Cell, Protection, Sigma};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Raised when a cell would give other scores for the same inputs: old cells are then computed again.
@@ -26,6 +27,8 @@ const VERSION: u32 = 2;
 
 /// Raised when the scores of the release itself change.
 const RELEASE_SCORES: u32 = 2;
+/// Raised when the values of contributions change.
+const VALUES: u32 = 1;
 /// Raised when the scores of whole groups change.
 const GROUP_SCORES: u32 = 1;
 
@@ -107,13 +110,13 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     let study = bench.study;
     let protection = &study.protect[cell.protection];
     let attack = cell.attack.map(|a| &study.attack[a].config);
-    let mut content = serde_json::json!({
+    let mut content = json!({
         "version": VERSION,
         "seed": cell.seed,
         "pipeline": protection.pipeline.to_string(),
         "releases": protection.releases,
         "attack": attack,
-        "utility": attack.is_none().then_some(&study.utility),
+        "utility": attack.is_none().then(|| json!({"retrieval": study.utility.retrieval, "topics": study.utility.topics})),
         "inputs": bench.fingerprint,
     });
     // Named only where they apply, so that what they cannot change keeps its id.
@@ -132,6 +135,9 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     }
     if study.strength.sigma == Sigma::Estimated && cell.adaptive && protection.pipeline.noise().is_some() {
         content["sigma"] = "estimated".into();
+    }
+    if cell.attack.is_none() && study.utility.valuation {
+        content["valuation"] = VALUES.into();
     }
     if cell.attack.is_none() {
         content["release"] = RELEASE_SCORES.into();

@@ -136,8 +136,6 @@ pub struct Utility {
     /// Topic accuracy, where the corpus has topics.
     pub topics: bool,
     /// Rank correlation of contribution values from protected and from raw vectors, over the reliability of the raw ones.
-    // Written only where it is asked for, so that studies without it keep their cells.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub valuation: bool,
 }
 

@@ -9,3 +9,4 @@ mod prior;
 mod protect;
 mod recover;
 mod run;
+mod value;

@@ -309,6 +309,11 @@ impl Edge {
         Ok(Some(Proof { token, salt: filed.salt, index: filed.leaf, path, checkpoint }))
     }
 
+    /// The issue receipt that followed a contribution receipt, once its epoch is closed.
+    pub fn issued(&self, contribution: &[u8; 16]) -> Option<[u8; 16]> {
+        self.state.issued.get(contribution).copied()
+    }
+
     /// Hashes that prove that the log of `old` receipts is a prefix of the log of `new`.
     pub fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
         self.tree.consistency(old, new)
@@ -343,7 +348,7 @@ impl Edge {
     }
 
     /// The last epochs that were closed, oldest first.
-    pub fn epochs(&self) -> impl Iterator<Item = &EpochRecord> {
+    pub fn epochs(&self) -> impl DoubleEndedIterator<Item = &EpochRecord> {
         self.epochs.iter()
     }
 

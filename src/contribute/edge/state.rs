@@ -82,6 +82,8 @@ pub struct EpochRecord {
 /// A contribution that waits for the end of its epoch.
 #[derive(Debug, Clone)]
 struct Pending {
+    /// Its contribution receipt.
+    id: [u8; 16],
     account: u32,
     items: u32,
     budget: Budget,
@@ -137,6 +139,8 @@ pub(crate) struct State {
     dues: BTreeMap<[u8; 16], Due>,
     redeemed: HashSet<Hash>,
     holds: BTreeMap<[u8; 16], Key>,
+    /// From contribution receipts to the issue receipts that followed.
+    pub(super) issued: HashMap<[u8; 16], [u8; 16]>,
 }
 
 impl State {
@@ -164,6 +168,7 @@ impl State {
             dues: BTreeMap::new(),
             redeemed: HashSet::new(),
             holds: BTreeMap::new(),
+            issued: HashMap::new(),
         }
     }
 
@@ -329,6 +334,7 @@ impl State {
         });
         group.previous.insert(account, digest_of(&draft.receipt));
         group.pending.push(Pending {
+            id: draft.receipt.id,
             account,
             items: c.items,
             budget: Budget { epsilon_milli: c.mechanism.epsilon_milli },
@@ -639,6 +645,7 @@ impl State {
                 own.ticks = own.ticks.saturating_add(stock.ticks);
                 own.variance = own.variance.saturating_add(stock.variance);
             }
+            self.issued.insert(p.id, draft.receipt.id);
             group.contributions += 1;
             group.paid = group.paid.saturating_add(value.ticks);
             group.cells.iter_mut().zip(&p.cells).for_each(|(n, m)| *n += m);

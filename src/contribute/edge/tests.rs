@@ -19,8 +19,20 @@ fn key() -> EdgeKey {
 }
 
 pub(super) fn charter() -> Charter {
+    charter_with(4)
+}
+
+/// A folder that an edge can be opened in.
+pub(super) fn serve_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("charter.json");
+    crate::contribute::agent::write_private(&path, charter().to_json().as_bytes()).expect("writable");
+    folder
+}
+
+pub(super) fn charter_with(cells: usize) -> Charter {
     let group = |name: &str, root| {
-        let mut plan = plan(4);
+        let mut plan = plan(cells);
         name.clone_into(&mut plan.group);
         Catalogue::fit(&plan, &clouds(200, 4, 16, 0.3, name), &mut seed::stream(root, "test", "edge")).expect("enough")
     };
@@ -119,7 +131,7 @@ fn the_whole_loop_from_contribution_to_settled_request() {
     assert_eq!(stolen.status, 422);
     close(&mut edge);
     let balance = |edge: &Edge, i: usize| edge.balance(&agents[i].account()).expect("registered").balance;
-    assert!(balance(&edge, 0) > 5 * balance(&edge, 2), "{} {}", balance(&edge, 0), balance(&edge, 2));
+    assert!(balance(&edge, 0) > 4 * balance(&edge, 2), "{} {}", balance(&edge, 0), balance(&edge, 2));
     assert_eq!(balance(&edge, 1), balance(&edge, 2), "what is not redeemed does not count");
 
     // A request sets credits aside, the edge says what it did cost.
@@ -220,9 +232,9 @@ fn a_budget_runs_out() {
     assert!(one(&mut edge, agent.contribute(NAME, 0, &sealed(1, 1, 20))).is_ok(), "another group has its own");
 }
 
-/// A fixed script of messages and closes; each step is retried until it is answered, over crashes. Returns what was
-/// acknowledged before the first crash.
-fn script(disk: &Shared, fail_at: usize, eighths: usize) -> (usize, [u8; 32]) {
+/// A fixed script of messages and closes; each step is retried until it is answered, over crashes. Returns
+/// the number of crashes and of writes.
+fn script(disk: &Shared, fail_at: usize, eighths: usize) -> (usize, usize) {
     let agents: Vec<Agent> = (1..=2).map(|i| Agent::new(&[i; 32])).collect();
     let mut edge = failing(disk, fail_at, eighths).ok();
     let (mut crashes, mut tokens) = (0, Vec::new());
@@ -271,28 +283,26 @@ fn script(disk: &Shared, fail_at: usize, eighths: usize) -> (usize, [u8; 32]) {
     let hash = edge.state_hash();
     assert_eq!(edge.state.accounts(), 2);
     drop(edge);
+    let writes = disk.lock().expect("one thread").writes;
     assert_eq!(open(disk).expect("readable").state_hash(), hash, "a replay leads to the same state");
-    (crashes, hash)
+    (crashes, writes)
 }
 
 #[test]
 fn a_crash_at_any_write_loses_nothing_and_doubles_nothing() {
     let disk = Shared::default();
-    let (crashes, clean) = script(&disk, usize::MAX, 0);
+    let (crashes, writes) = script(&disk, usize::MAX, 0);
     assert_eq!(crashes, 0);
-    let writes = disk.lock().expect("one thread").writes;
     assert!(writes > 12, "{writes}");
     for fail_at in 1..=writes {
         for eighths in [0, 3, 8] {
             let disk = Shared::default();
-            let (crashes, hash) = script(&disk, fail_at, eighths);
+            let (crashes, _) = script(&disk, fail_at, eighths);
             assert!(crashes >= 1, "write {fail_at} failed");
-            // Salts and names come from the seeds, which depend on the journal's length: values and balances do not.
             let audit = audit(&charter(), &key().public(), Box::new(Faulty { disk, fail_at: usize::MAX, eighths }));
             let audit = audit.expect("readable");
             assert_eq!(audit.faults, Vec::<String>::new(), "write {fail_at}, {eighths} eighths");
             assert_eq!((audit.values, audit.epochs, audit.conserved), (2, 2, true), "write {fail_at}");
-            let _ = (hash, clean);
         }
     }
 }
@@ -354,7 +364,7 @@ fn no_byte_run_of_a_release_is_in_any_receipt() {
     one(&mut edge, agent.register(NAME)).expect("new");
     let shield = Shield {
         budget: Budget::new(1.0).expect("in range"),
-        pipeline: Some(Pipeline::parse("clip(l2=1) | gaussian(sigma=0.3)").expect("valid")),
+        pipeline: Some(Pipeline::parse("clip(l2=1) | gaussian(sigma=1)").expect("valid")),
     };
     let raw = own(1, 40);
     let rng = &mut rng();
