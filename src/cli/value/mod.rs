@@ -1,6 +1,7 @@
 //! `stitchback value`: the contribution loop. One file for each part of it.
 
 mod agent;
+mod attack;
 mod check;
 mod edge;
 mod simulate;
@@ -28,6 +29,7 @@ enum Verb {
     Verify(check::Verify),
     Audit(check::Audit),
     Simulate(simulate::Args),
+    Attack(attack::Args),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -43,6 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Verb::Verify(args) => check::verify(args),
         Verb::Audit(args) => check::audit(args),
         Verb::Simulate(args) => simulate::run(args),
+        Verb::Attack(args) => attack::run(args),
     }
 }
 

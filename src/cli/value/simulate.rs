@@ -117,7 +117,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 fn table(result: &Comparison) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let shown = ["mean_wait", "wait_p99", "starved", "starved_poorest_half", "wasted", "value_service_spearman"];
+    let shown = [
+        "mean_wait",
+        "load_weighted_wait",
+        "wait_p99",
+        "starved",
+        "starved_poorest_half",
+        "wasted",
+        "value_service_spearman",
+    ];
     let mut head = vec!["correlation".to_owned(), "policy".to_owned()];
     head.extend(shown.iter().map(|s| s.replace('_', " ")));
     table.set_header(head);

@@ -63,8 +63,9 @@ pub struct Row {
 }
 
 /// Names of the figures of a row.
-pub const FIGURES: [&str; 12] = [
+pub const FIGURES: [&str; 13] = [
     "mean_wait",
+    "load_weighted_wait",
     "wait_p50",
     "wait_p95",
     "wait_p99",
@@ -84,7 +85,7 @@ pub struct Comparison {
     /// `stitchback/simulation/v1`.
     pub schema: &'static str,
     /// Names of the figures.
-    pub figures: [&'static str; 12],
+    pub figures: [&'static str; 13],
     /// Replications behind every figure.
     pub replications: usize,
     /// Jobs in each.
@@ -97,7 +98,7 @@ pub struct Comparison {
 pub fn compare(plan: &Plan) -> Comparison {
     let mut rows = Vec::new();
     for &correlation in &plan.correlations {
-        let mut runs: Vec<Vec<([f64; 12], Vec<f64>)>> = vec![Vec::new(); Policy::ALL.len()];
+        let mut runs: Vec<Vec<([f64; 13], Vec<f64>)>> = vec![Vec::new(); Policy::ALL.len()];
         for replication in 0..plan.replications {
             let task = format!("{correlation} {replication}");
             let people = users(&plan.values, correlation, &mut seed::stream(plan.seed, &task, "users"));
@@ -143,11 +144,13 @@ fn paired(values: &[f64], control: &[f64]) -> Figure {
     Figure { value: average(values), difference: mean, low: mean - half, high: mean + half }
 }
 
-fn figures(users: &[User], jobs: &[Job], out: &Outcome, slots: u32) -> ([f64; 12], Vec<f64>) {
+fn figures(users: &[User], jobs: &[Job], out: &Outcome, slots: u32) -> ([f64; 13], Vec<f64>) {
     let from = (jobs.len() as f64 * WARM_UP) as usize;
     let counted = || (from..jobs.len()).map(|i| (&jobs[i], out.waits[i] as f64 / MEAN_SERVICE, out.served[i]));
     let mut waits: Vec<f64> = counted().map(|c| c.1).collect();
     let mean = average(&waits);
+    let load: f64 = counted().map(|c| c.0.cost as f64).sum();
+    let weighted = counted().map(|c| c.1 * c.0.cost as f64).sum::<f64>() / load.max(1.0);
     waits.sort_by(f64::total_cmp);
     let quantile = |p: f64| crate::measure::statistics::quantile(&waits, p);
     let starved = |c: &(&Job, f64, bool)| !c.2 || c.1 > STARVED;
@@ -176,6 +179,7 @@ fn figures(users: &[User], jobs: &[Job], out: &Outcome, slots: u32) -> ([f64; 12
         users.iter().zip(&wait_of).filter(|(_, w)| w.1 > 0.0).map(|(u, w)| (u.value, -w.0 / w.1)).collect();
     let figures = [
         mean,
+        weighted,
         quantile(0.5),
         quantile(0.95),
         quantile(0.99),

@@ -37,7 +37,8 @@ pub enum Policy {
     Fifo,
     /// Who was served least goes next.
     Equal,
-    /// Who was served least for baseline and entitlement goes next; empty baskets run on idle capacity only.
+    /// Who was served least for baseline and entitlement goes next; who cannot pay a job from the basket runs on idle
+    /// capacity only. A basket pays short jobs sooner than long ones, so that this rule does look at size.
     Contribution,
     /// Who can pay most goes first.
     PayFirst,
@@ -174,7 +175,7 @@ impl Fair {
         }
     }
 
-    fn pop(&mut self, jobs: &[Job]) -> Option<usize> {
+    fn pop(&mut self) -> Option<usize> {
         let &(_, user) = self.ready[0].first().or_else(|| self.ready[1].first())?;
         let user = user as usize;
         let job = self.queues[user].pop_front().expect("a listed user waits");
@@ -278,7 +279,7 @@ pub fn serve(policy: Policy, users: &[User], jobs: &[Job], slots: usize, epoch: 
             waiting += 1;
         }
         while busy.len() < slots {
-            let Some((job, class)) = take(&mut line, jobs) else { break };
+            let Some((job, class)) = take(&mut line) else { break };
             waiting -= 1;
             let begun = jobs[job].leaves > now;
             let until = if begun { now } else { jobs[job].leaves };
@@ -329,7 +330,7 @@ fn reserved(users: &[User], slots: usize) -> Line {
 }
 
 /// The next job and the class whose slot it takes.
-fn take(line: &mut Line, jobs: &[Job]) -> Option<(usize, usize)> {
+fn take(line: &mut Line) -> Option<(usize, usize)> {
     match line {
         Line::Fifo(queue) => queue.pop_front().map(|j| (j, 0)),
         Line::Bids(heap) => heap.pop().map(|(_, Reverse(j))| (j, 0)),
@@ -338,7 +339,7 @@ fn take(line: &mut Line, jobs: &[Job]) -> Option<(usize, usize)> {
             free[class] -= 1;
             queues[class].pop_front().map(|j| (j, class))
         }
-        Line::Fair(fair) => fair.pop(jobs).map(|j| (j, 0)),
+        Line::Fair(fair) => fair.pop().map(|j| (j, 0)),
     }
 }
 

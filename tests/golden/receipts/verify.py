@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Checks a stitchback proof file with software that is not ours.
 
-    pip install pycose==1.1.0 cryptography
+    pip install pycose==1.1.0 cbor2==5.6.5 cryptography
     python3 verify.py FILE.proof EDGE_PUBLIC_KEY
 
 The receipt is opened by pycose (COSE_Sign1, EdDSA), the checkpoint by `cryptography`, the Merkle path by the recursion of
 RFC 6962, written here a second time. Then every single bit of the receipt, and one bit of every hash, is flipped: all must fail.
-Last run with pycose 1.1.0, cbor2 6.3.0, cryptography 50.0.2, Python 3.
+Last run with pycose 1.1.0, cbor2 5.6.5 (6.x does not open what pycose 1.1.0 expects), cryptography 50.0.2, Python 3.
 """
 
 import base64
