@@ -156,9 +156,13 @@ impl Field<'_> {
                 let mut junk = own;
                 for i in 0..junk.len() {
                     let row = junk.row_mut(i);
-                    row.iter_mut().for_each(|v| *v = Distribution::<f64>::sample(&StandardNormal, rng) as f32);
+                    for v in row.iter_mut() {
+                        *v = Distribution::<f64>::sample(&StandardNormal, rng) as f32;
+                    }
                     let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-                    row.iter_mut().for_each(|v| *v /= norm);
+                    for v in row {
+                        *v /= norm;
+                    }
                 }
                 vec![self.give(&junk, SIGMA, SIGMA, 0.0, rng)]
             }

@@ -150,7 +150,8 @@ impl Agreement {
     /// # Errors
     /// When the lists differ in length.
     pub fn new(seeds: &[[&[Option<f64>]; 4]]) -> Result<Self, crate::measure::Error> {
-        let table = |of: &dyn Fn(&[&[Option<f64>]; 4], usize) -> Option<f64>| {
+        type Read<'r> = dyn Fn(&[&[Option<f64>]; 4], usize) -> Option<f64> + 'r;
+        let table = |of: &Read| {
             let rows: Vec<Vec<Option<f64>>> =
                 seeds.iter().map(|s| (0..s[0].len()).map(|i| of(s, i)).collect()).collect();
             Table::new(&rows)

@@ -195,14 +195,18 @@ fn mean(rows: &Embeddings) -> Vec<f64> {
     for row in rows.rows() {
         out.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v));
     }
-    out.iter_mut().for_each(|m| *m /= rows.len() as f64);
+    for m in &mut out {
+        *m /= rows.len() as f64;
+    }
     out
 }
 
 fn unit(row: &mut [f64]) {
     let norm = dot(row, row).sqrt();
     if norm > 0.0 {
-        row.iter_mut().for_each(|v| *v /= norm);
+        for v in row {
+            *v /= norm;
+        }
     }
 }
 
@@ -231,7 +235,7 @@ fn lloyd(rows: &[Vec<f64>], k: usize, rng: &mut dyn Rng) -> Vec<Vec<f64>> {
         for (centroid, mut sum) in centroids.iter_mut().zip(sums) {
             if dot(&sum, &sum) == 0.0 {
                 // An empty cell starts again at the row that is worst served.
-                sum = rows[far.next().expect("there are more rows than cells")].clone();
+                sum.clone_from(&rows[far.next().expect("there are more rows than cells")]);
             }
             unit(&mut sum);
             *centroid = sum;

@@ -16,7 +16,7 @@ pub const BETA: f64 = 20.0;
 /// that carries noise of `sigma` a coordinate: the softmax averaged over what the noise may have done to the pulls.
 ///
 /// # Source
-/// MacKay, 1992 (moderated output).
+/// `MacKay`, 1992 (moderated output).
 pub fn spread(catalogue: &Catalogue, row: &[f32], sigma: f64) -> Vec<i64> {
     let blur = BETA * sigma / catalogue.scale();
     let beta = BETA / (1.0 + std::f64::consts::PI / 8.0 * blur * blur).sqrt();

@@ -46,7 +46,12 @@ impl Folder {
         let path = root.join("journal");
         let fault = |source| Error::Io { path: path.display().to_string(), source };
         std::fs::create_dir_all(root).map_err(fault)?;
-        let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(fault)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        // It holds salts and receipts of all accounts.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path).map_err(fault)?;
         file.try_lock().map_err(|_| {
             Error::Input(format!("`{}` is in use by another process; stop it, or give another folder", root.display()))
         })?;
@@ -102,6 +107,13 @@ impl Storage for Folder {
 pub struct Place {
     from: u64,
     len: u32,
+}
+
+impl Place {
+    /// A part of the record.
+    pub(super) fn part(self, offset: usize, len: usize) -> Self {
+        Self { from: self.from + offset as u64, len: len as u32 }
+    }
 }
 
 /// An open journal.

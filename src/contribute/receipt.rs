@@ -1,6 +1,6 @@
 //! The Data Anchoring Token: a signed receipt that says what a contribution was worth and holds nothing of it.
 //!
-//! A receipt is a CBOR Web Token (tag 61) around COSE_Sign1 (tag 18), Ed25519, deterministic CBOR. Whoever has the edge's
+//! A receipt is a CBOR Web Token (tag 61) around `COSE_Sign1` (tag 18), Ed25519, deterministic CBOR. Whoever has the edge's
 //! public key can check it offline.
 
 use super::catalogue::hex;
@@ -167,7 +167,7 @@ impl EdgeKey {
     /// The signed token of a receipt. The same receipt gives the same bytes.
     pub fn seal(&self, receipt: &Receipt) -> Vec<u8> {
         let token = CoseSign1Builder::new()
-            .protected(header(&self.public().id()))
+            .protected(header(self.public().id()))
             .payload(receipt.payload())
             .create_signature(CONTEXT, |bytes| self.sign(bytes).to_vec())
             .build();
@@ -186,7 +186,7 @@ fn check_name(name: &str) -> Result<(), super::Error> {
     Err(super::Error::Config { key: "name", why })
 }
 
-fn header(key_id: &[u8; 4]) -> coset::Header {
+fn header(key_id: [u8; 4]) -> coset::Header {
     HeaderBuilder::new().algorithm(iana::Algorithm::EdDSA).key_id(key_id.to_vec()).build()
 }
 
@@ -238,7 +238,7 @@ impl EdgePublic {
             return Err(Refusal::Form("not in deterministic encoding"));
         }
         let id = self.id();
-        let expected = header(&id);
+        let expected = header(id);
         let written = sealed.protected.original_data.as_deref().unwrap_or_default();
         if sealed.protected.header.alg != expected.alg {
             return Err(Refusal::Form("the algorithm is not EdDSA"));
@@ -481,7 +481,7 @@ pub(crate) mod tests {
     #[test]
     fn odd_forms_are_refused_even_when_signed() {
         let public = key().public();
-        let good = || header(&public.id());
+        let good = || header(public.id());
         let payload = receipt().payload();
         assert!(public.open(&sealed(payload.clone(), good())).is_ok());
         let form = |token: &[u8]| matches!(public.open(token), Err(Refusal::Form(_)));
@@ -494,7 +494,7 @@ pub(crate) mod tests {
             .content_type("text/plain".to_owned())
             .build();
         assert!(form(&sealed(payload.clone(), more)));
-        assert_eq!(public.open(&sealed(payload.clone(), header(&[0; 4]))), Err(Refusal::Key("00000000".to_owned())));
+        assert_eq!(public.open(&sealed(payload.clone(), header([0; 4]))), Err(Refusal::Key("00000000".to_owned())));
         // Keys out of order, a key twice, an integer in a longer form.
         let Cbor::Map(entries) = ciborium::from_reader(payload.as_slice()).expect("our own") else { panic!("a map") };
         let written = |entries: Vec<(Cbor, Cbor)>| {

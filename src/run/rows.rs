@@ -212,8 +212,8 @@ fn inferred(id: &str, meaning: &Inference, row: Row) -> Row {
 /// Noise on one side and noise on both give different figures for one release; a figure that does not say which is no figure.
 fn noisy_sides(metric: &str) -> Option<&'static str> {
     match metric {
-        "identified_top1" | "identified_top10" | "identified_mrr" | "recall_at_10" | "topic_accuracy" => Some("one"),
-        "value_spearman" => Some("one"),
+        "identified_top1" | "identified_top10" | "identified_mrr" | "recall_at_10" | "topic_accuracy"
+        | "value_spearman" => Some("one"),
         "knn_overlap_at_10" => Some("both"),
         _ => None,
     }

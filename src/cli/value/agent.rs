@@ -195,7 +195,10 @@ pub(super) fn redeem(args: &Redeem) -> anyhow::Result<Exit> {
         let issued = answer.receipt.unwrap_or_default();
         let (_, proof) = client.get(&format!("/v1/receipts/{issued}"))?;
         write_private(&home.join("receipts").join(format!("{issued}.proof")), proof.as_bytes()).map_err(fault)?;
-        text.push_str(&format!("epoch {}, group {}: {}\n", receipt.epoch, receipt.group, receipt.worth().sentence()));
+        super::add(
+            &mut text,
+            &format!("epoch {}, group {}: {}\n", receipt.epoch, receipt.group, receipt.worth().sentence()),
+        );
         if receipt.value > 0 {
             let bytes = base64::engine::general_purpose::STANDARD.decode(&token).unwrap_or_default();
             let (status, answer) = client.post("/v1/redemptions", &session.agent.redeem(public.name(), &bytes))?;
@@ -205,10 +208,13 @@ pub(super) fn redeem(args: &Redeem) -> anyhow::Result<Exit> {
             }
         }
         keep(home, &format!("{id}.redeemed"), &token)?;
-        text.push_str(&format!("  proof: {}\n", home.join("receipts").join(format!("{issued}.proof")).display()));
+        super::add(
+            &mut text,
+            &format!("  proof: {}\n", home.join("receipts").join(format!("{issued}.proof")).display()),
+        );
     }
     if text.is_empty() {
-        text = "nothing to redeem\n".to_owned();
+        text.push_str("nothing to redeem\n");
     }
     super::say(&text)?;
     if waiting > 0 {
@@ -232,7 +238,7 @@ pub(super) fn balance(args: &Balance) -> anyhow::Result<Exit> {
     );
     for (group, worth, clear) in &balance.stocks {
         let note = if *clear { "" } else { " (not yet clear of the noise: counts when more has come together)" };
-        text.push_str(&format!("  {group}: accrued {worth:.6}{note}\n"));
+        super::add(&mut text, &format!("  {group}: accrued {worth:.6}{note}\n"));
     }
     super::say(&text)?;
     Ok(Exit::Pass)

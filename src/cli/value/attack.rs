@@ -68,12 +68,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     for m in &membership {
         let bound =
             m.bound.map_or_else(|| "nothing promised".to_owned(), |b| format!("at most {:.1} % promised", 100.0 * b));
-        text.push_str(&format!(
-            "membership by {}: {:.1} % found at 1 % false alarms ({bound}; {} trials each way)\n",
-            m.reply,
-            100.0 * m.tpr_at_1_percent,
-            m.trials
-        ));
+        super::add(
+            &mut text,
+            &format!(
+                "membership by {}: {:.1} % found at 1 % false alarms ({bound}; {} trials each way)\n",
+                m.reply,
+                100.0 * m.tpr_at_1_percent,
+                m.trials
+            ),
+        );
     }
     super::say(&text)?;
     Ok(Exit::Pass)

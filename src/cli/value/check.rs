@@ -70,7 +70,7 @@ pub(super) fn verify(args: &Verify) -> anyhow::Result<Exit> {
         checkpoint.size
     );
     if receipt.kind == Kind::Issue {
-        text.push_str(&format!("{}\n", receipt.worth().sentence()));
+        super::add(&mut text, &format!("{}\n", receipt.worth().sentence()));
     }
     super::say(&text)?;
     Ok(Exit::Pass)
@@ -95,7 +95,7 @@ pub(super) fn audit(args: &Audit) -> anyhow::Result<Exit> {
             &audit.state[..16]
         );
         for fault in &audit.faults {
-            text.push_str(&format!("fault: {fault}\n"));
+            super::add(&mut text, &format!("fault: {fault}\n"));
         }
         super::say(&text)?;
     }

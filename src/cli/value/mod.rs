@@ -49,6 +49,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
+/// Adds to what will be printed.
+fn add(text: &mut String, more: &str) {
+    text.push_str(more);
+}
+
 /// Prints text that ends its own lines.
 fn say(text: &str) -> std::io::Result<()> {
     crate::cli::ui::print(text.trim_end())

@@ -86,11 +86,10 @@ struct Entry {
     tokens: Vec<String>,
 }
 
-/// Where a receipt lies: its record, its place in it, its leaf.
+/// Where a receipt lies: its base64 in the journal, its leaf.
 #[derive(Debug, Clone, Copy)]
 struct Filed {
-    record: Place,
-    nth: u32,
+    token: Place,
     leaf: u64,
     salt: [u8; 16],
 }
@@ -173,7 +172,7 @@ impl Edge {
             if tokens.iter().map(|t| STANDARD.encode(t)).ne(entry.tokens.iter().cloned()) {
                 return Err(wrong("holds other receipts than it leads to; run `value audit` on the folder"));
             }
-            edge.file(*place, &step, &tokens);
+            edge.file(*place, bytes, &step, &tokens);
         }
         edge.check_signed(found.torn)?;
         edge.journal.cut()?;
@@ -198,10 +197,17 @@ impl Edge {
         Ok(())
     }
 
-    fn file(&mut self, record: Place, step: &state::Step, tokens: &[Vec<u8>]) {
-        for (nth, (draft, token)) in step.drafts.iter().zip(tokens).enumerate() {
+    fn file(&mut self, record: Place, bytes: &[u8], step: &state::Step, tokens: &[Vec<u8>]) {
+        // Quotes inside of texts are escaped, so that this is the list itself; each token stands in quotes before a comma.
+        const LIST: &[u8] = b"\"tokens\":[";
+        let list = bytes.windows(LIST.len()).rposition(|w| w == LIST).expect("every entry has its list");
+        let mut at = list + LIST.len() + 1;
+        for (draft, token) in step.drafts.iter().zip(tokens) {
+            let len = token.len().div_ceil(3) * 4;
             let leaf = self.tree.push(&leaf(&draft.salt, token));
-            self.filed.insert(draft.receipt.id, Filed { record, nth: nth as u32, leaf, salt: draft.salt });
+            let filed = Filed { token: record.part(at, len), leaf, salt: draft.salt };
+            self.filed.insert(draft.receipt.id, filed);
+            at += len + 3;
         }
         if let Some(record) = &step.closed {
             self.epochs.push_back(record.clone());
@@ -264,8 +270,8 @@ impl Edge {
             return Ok(());
         }
         let places = self.journal.append(records)?;
-        for (place, (step, tokens)) in places.into_iter().zip(steps) {
-            self.file(place, step, tokens);
+        for ((place, bytes), (step, tokens)) in places.into_iter().zip(records).zip(steps) {
+            self.file(place, bytes, step, tokens);
         }
         Ok(())
     }
@@ -290,11 +296,9 @@ impl Edge {
     /// When the journal cannot be read.
     pub fn token(&mut self, id: &[u8; 16]) -> Result<Option<Vec<u8>>, Error> {
         let Some(filed) = self.filed.get(id).copied() else { return Ok(None) };
-        let broken =
-            || Error::Malformed { path: "journal".to_owned(), why: "a filed receipt cannot be read".to_owned() };
-        let entry: Entry = serde_json::from_slice(&self.journal.read(filed.record)?).map_err(|_| broken())?;
-        let token = entry.tokens.get(filed.nth as usize).and_then(|t| STANDARD.decode(t).ok());
-        token.map(Some).ok_or_else(broken)
+        let why = "a filed receipt cannot be read".to_owned();
+        let broken = |_| Error::Malformed { path: "journal".to_owned(), why };
+        STANDARD.decode(self.journal.read(filed.token)?).map(Some).map_err(broken)
     }
 
     /// The offline proof file of a receipt; `None` without such a receipt.

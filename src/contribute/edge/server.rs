@@ -9,6 +9,8 @@
 //! | requests of one address | [`Limits::rate_per_s`], then 429 |
 //! | messages that wait | 1024, then 503 |
 
+#![expect(clippy::result_large_err, reason = "the error is the response that is sent")]
+
 use super::{Answer, Edge, Refused, status};
 use crate::contribute::Error;
 use crate::contribute::catalogue::hex;
@@ -215,13 +217,13 @@ async fn accept(listener: TcpListener, desk: Desk, connections: usize, mut stopp
         let seat = Arc::clone(&seats).acquire_owned().await.expect("the semaphore is never closed");
         let (stream, peer) = tokio::select! {
             // Out of file handles and the like: wait for a seat to be given back.
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(_) => {
+            accepted = listener.accept() => {
+                let Ok(accepted) = accepted else {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
-                }
-            },
+                };
+                accepted
+            }
             _ = stopped.changed() => break,
         };
         // Small answers leave at once.
@@ -504,8 +506,8 @@ async fn metrics(State(desk): State<Desk>) -> Response {
         ("stitchback_journal_microseconds_total", &m.journal_us),
         ("stitchback_connections_open", &m.open),
     ];
-    let lines: String = rows.iter().map(|(name, n)| format!("{name} {}\n", n.load(Ordering::Relaxed))).collect();
-    text("text/plain; version=0.0.4", lines)
+    let lines: Vec<String> = rows.iter().map(|(name, n)| format!("{name} {}", n.load(Ordering::Relaxed))).collect();
+    text("text/plain; version=0.0.4", lines.join("\n") + "\n")
 }
 
 async fn openapi() -> Response {

@@ -3,7 +3,7 @@ use super::*;
 use crate::contribute::agent::{Agent, Shield};
 use crate::contribute::catalogue::tests::clouds;
 use crate::contribute::channel::Budget;
-use crate::contribute::log::{Checkpoint, Proof};
+use crate::contribute::log::{Checkpoint, Proof, merkle};
 use crate::contribute::receipt::{EdgeKey, EdgePublic};
 use crate::seed;
 use std::io::{Read, Write};
@@ -99,7 +99,6 @@ fn the_loop_over_a_real_socket() {
         .iter()
         .map(|h| STANDARD.decode(h.as_str().expect("text")).expect("base64").try_into().expect("32 bytes"))
         .collect();
-    use crate::contribute::log::merkle;
     assert!(merkle::extends(&first.root, first.size, &later.root, later.size, &path));
     assert_eq!(http(at, "GET", &format!("/tile/0/000.p/{}", later.size), "").0, 200);
 
@@ -130,7 +129,7 @@ fn limits_hold_and_errors_repeat_nothing_of_what_was_sent() {
     let canary = "canary-4711";
     for (body, status) in [
         (format!("{{\"account\":\"{canary}\"}}"), 422),
-        (format!("{canary}"), 400),
+        (canary.to_owned(), 400),
         (format!("{{\"account\":\"{canary}\",\"body\":\"{canary}\",\"signature\":\"{canary}\"}}"), 400),
         ("x".repeat(BODY + 1), 413),
     ] {

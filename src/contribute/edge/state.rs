@@ -110,6 +110,8 @@ pub(super) struct GroupState {
     served: Vec<u64>,
     kept: Vec<Protected>,
     pending: Vec<Pending>,
+    /// Items of each account in this epoch.
+    given: BTreeMap<u32, u32>,
     pub(super) stocks: BTreeMap<u32, Stock>,
     spent_milli: BTreeMap<u32, u64>,
     previous: BTreeMap<u32, Hash>,
@@ -121,6 +123,9 @@ pub(super) struct GroupState {
     /// Sum of their values in ticks.
     pub(super) paid: i64,
 }
+
+/// Epoch, account, and the number that the account chose.
+type Nonce = (u64, u32, [u8; 16]);
 
 /// Everything an edge remembers.
 #[derive(Debug)]
@@ -134,7 +139,7 @@ pub(crate) struct State {
     pub(super) ledger: Ledger,
     pub(super) groups: Vec<GroupState>,
     /// Nonces of the current and the previous epoch: the message's digest and the receipt that it got.
-    used: BTreeMap<(u64, u32, [u8; 16]), (Hash, [u8; 16])>,
+    used: BTreeMap<Nonce, (Hash, [u8; 16])>,
     contents: HashSet<Hash>,
     dues: BTreeMap<[u8; 16], Due>,
     redeemed: HashSet<Hash>,
@@ -317,6 +322,7 @@ impl State {
         let mechanism = Sha256::digest(serde_json::to_vec(&c.mechanism).expect("numbers and text")).into();
         let policy = self.policy;
         let group = &mut self.groups[at];
+        *group.given.entry(account).or_default() += c.items;
         group.members += usize::from(group.spent_milli.insert(account, spent).is_none());
         let draft = issuer.draft(Receipt {
             subject: pseudonym(key, &c.group),
@@ -360,7 +366,7 @@ impl State {
         if !(10..=100_000).contains(&c.mechanism.epsilon_milli) {
             return Err(Refused::rule("`epsilon_milli` must be 10 to 100000"));
         }
-        let before: u32 = group.pending.iter().filter(|p| p.account == account).map(|p| p.items).sum();
+        let before = group.given.get(&account).copied().unwrap_or(0);
         if c.items == 0 || c.items > policy.items_cap.saturating_sub(before) {
             return Err(Refused::rule(&format!(
                 "`items` must be 1 to {} (what is left of {} in this epoch)",
@@ -382,11 +388,11 @@ impl State {
         if c.release.iter().any(|row| row.len() != catalogue.dim) {
             return Err(Refused::rule(&format!("every vector must have {} coordinates", catalogue.dim)));
         }
-        self.check_release(c)
+        Self::check_release(c)
     }
 
     /// Whether the declared noise is that of the declared pipeline, and the vectors are no longer than it allows.
-    fn check_release(&self, c: &Contribution) -> Result<Vec<Protected>, Refused> {
+    fn check_release(c: &Contribution) -> Result<Vec<Protected>, Refused> {
         if c.release.is_empty() {
             return Ok(Vec::new());
         }
@@ -613,6 +619,7 @@ impl State {
     fn value(&mut self, at: usize, prices: &Prices, issuer: &mut Issuer, step: &mut Step) {
         let epoch = prices.sums.epoch;
         let pending = std::mem::take(&mut self.groups[at].pending);
+        self.groups[at].given.clear();
         let values = self.appraise(at, &pending, prices);
         let group = &mut self.groups[at];
         for (p, value) in pending.into_iter().zip(values) {

@@ -136,7 +136,7 @@ impl Tree {
 
 /// The largest power of two below `n`.
 fn split(n: u64) -> u64 {
-    1 << (63 - (n - 1).leading_zeros())
+    1 << (n - 1).ilog2()
 }
 
 /// Whether `data` is leaf `index` of the tree of `size` leaves under `root`.
@@ -215,9 +215,9 @@ mod tests {
 
     fn tree(n: u64) -> Tree {
         let mut tree = Tree::default();
-        (0..n).for_each(|i| {
+        for i in 0..n {
             tree.push(&i.to_be_bytes());
-        });
+        }
         tree
     }
 
@@ -235,9 +235,9 @@ mod tests {
         ];
         let mut tree = Tree::default();
         assert_eq!(hex(&tree.root(0))[..8], *"e3b0c442");
-        leaves.iter().for_each(|leaf| {
+        for leaf in leaves {
             tree.push(leaf);
-        });
+        }
         let golden = [
             (1, "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"),
             (2, "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"),
@@ -279,9 +279,9 @@ mod tests {
     fn every_pair_of_sizes_is_consistent_and_a_fork_is_not() {
         let ours = tree(64);
         let mut fork = tree(20);
-        (20..64_u64).for_each(|i| {
+        for i in 20..64_u64 {
             fork.push(&(i + 1000).to_be_bytes());
-        });
+        }
         for new in 0..=64 {
             for old in 0..=new {
                 let path = ours.consistency(old, new).expect("in order");

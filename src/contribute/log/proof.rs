@@ -104,14 +104,14 @@ mod tests {
 
     pub(crate) fn proof() -> Proof {
         let mut tree = Tree::default();
-        (0..20_u8).for_each(|i| {
+        for i in 0..20_u8 {
             tree.push(&[i; 32]);
-        });
+        }
         let (token, salt) = (key().seal(&receipt()), [5; 16]);
         let index = tree.push(&leaf(&salt, &token));
-        (0..9_u8).for_each(|i| {
+        for i in 0..9_u8 {
             tree.push(&[i; 32]);
-        });
+        }
         let checkpoint = Checkpoint { origin: "edge.test".to_owned(), size: tree.len(), root: tree.root(tree.len()) };
         Proof {
             token,

@@ -51,7 +51,7 @@ pub fn tiles(size: u64) -> Vec<Tile> {
             break;
         }
         out.extend((0..hashes / WIDTH).map(|number| Tile { level, number, width: WIDTH }));
-        if hashes % WIDTH > 0 {
+        if !hashes.is_multiple_of(WIDTH) {
             out.push(Tile { level, number: hashes / WIDTH, width: hashes % WIDTH });
         }
     }
@@ -77,9 +77,9 @@ mod tests {
     #[test]
     fn a_tile_holds_the_hashes_of_its_level() {
         let mut tree = Tree::default();
-        (0..600_u32).for_each(|i| {
+        for i in 0..600_u32 {
             tree.push(&i.to_be_bytes());
-        });
+        }
         let all = tiles(600);
         assert_eq!(
             all.iter().map(Tile::path).collect::<Vec<_>>(),

@@ -142,7 +142,9 @@ impl Policy {
         issue: &mut Issue,
     ) -> Micro {
         let mut members = vec![0_usize; worth.len()];
-        claims.iter().for_each(|c| members[c.group as usize] += 1);
+        for claim in claims {
+            members[claim.group as usize] += 1;
+        }
         // Groups with too few entitled members share one budget: the last one.
         let home = |group: u32| {
             if members[group as usize] >= self.group_members { group as usize } else { worth.len() }
@@ -171,9 +173,9 @@ mod tests {
 
     fn ledger(n: usize) -> Ledger {
         let mut ledger = Ledger::with_reserve(1_000_000);
-        (0..n).for_each(|_| {
+        for _ in 0..n {
             ledger.open(0);
-        });
+        }
         ledger
     }
 
@@ -233,9 +235,9 @@ mod tests {
         }
         assert!(ledger.basket(0).expect("there").mean_issue > ledger.basket(1).expect("there").mean_issue);
         let before = ledger.emitted;
-        (0..8).for_each(|e| {
+        for e in 0..8 {
             policy.close(&mut ledger, &[], &[1], e);
-        });
+        }
         assert_eq!(ledger.emitted, before + 1000, "one last epoch of grace");
     }
 

@@ -282,9 +282,13 @@ impl Ledger {
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
         let totals = [self.epoch, self.emitted, self.spent, self.reserve, self.reserve_cap, self.burned];
-        totals.iter().for_each(|n| hasher.update(n.to_be_bytes()));
+        for n in totals {
+            hasher.update(n.to_be_bytes());
+        }
         for b in &self.baskets {
-            [b.balance, b.held, b.cap, b.mean_issue, b.active].iter().for_each(|n| hasher.update(n.to_be_bytes()));
+            for n in [b.balance, b.held, b.cap, b.mean_issue, b.active] {
+                hasher.update(n.to_be_bytes());
+            }
         }
         for (key, (account, amount)) in &self.holds {
             hasher.update(key.epoch.to_be_bytes());
@@ -361,9 +365,9 @@ mod tests {
         let mut rng = seed::stream(root, "test", "walk");
         let policy = Policy { emission: 1_000_000, ..Policy::default() };
         let mut ledger = Ledger::with_reserve(500_000);
-        (0..64).for_each(|_| {
+        for _ in 0..64 {
             ledger.open(0);
-        });
+        }
         let mut open: Vec<Key> = Vec::new();
         for step in 0..steps {
             let id = step as u128 / 3 * 2 + rng.random_range(0..3_u128);

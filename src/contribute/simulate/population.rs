@@ -136,7 +136,9 @@ pub fn contributed(
         let units = channel::spread(&catalogue, rows.row(row), 0.0);
         of[owner.unwrap_or(0)].iter_mut().zip(units).for_each(|(t, u)| *t += u);
     }
-    of.iter_mut().for_each(|own| channel::add_noise(own, budget, rng));
+    for own in &mut of {
+        channel::add_noise(own, budget, rng);
+    }
     let weights = even_weights(cells);
     let group = Group { cells: &vec![0; cells], weights: &weights, releases: &[], prior: Prior::TEXT };
     let epoch: Vec<Entry> =

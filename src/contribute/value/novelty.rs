@@ -189,7 +189,9 @@ mod tests {
 
     fn unit(mut v: Vec<f64>) -> Vec<f64> {
         let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt();
-        v.iter_mut().for_each(|x| *x /= norm);
+        for x in &mut v {
+            *x /= norm;
+        }
         v
     }
 

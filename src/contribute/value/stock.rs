@@ -24,7 +24,7 @@ impl Stock {
     pub fn leak(&mut self, leak: u64) {
         self.ticks = leaked(self.ticks, leak);
         // The variance is above 2^90 where it matters: 64 low bits are given up so that nothing overflows.
-        self.variance = ((self.variance >> 32) * u128::from(leak) >> 32) * u128::from(leak);
+        self.variance = (((self.variance >> 32) * u128::from(leak)) >> 32) * u128::from(leak);
     }
 
     /// Adds a value that was paid at `prices` under noise of `variance_units` a cell.
