@@ -44,6 +44,9 @@ pub enum Error {
     /// A metric was given pairs that it cannot score.
     #[error(transparent)]
     Measure(#[from] crate::measure::Error),
+    /// A contribution cannot be made, valued, recorded or checked.
+    #[error(transparent)]
+    Contribute(#[from] crate::contribute::Error),
     /// The study file has problems; all of them are listed.
     #[error(transparent)]
     Study(#[from] crate::study::Error),
@@ -66,6 +69,7 @@ impl Error {
             Error::Protect(e) => e.exit(),
             Error::Attack(e) => e.exit(),
             Error::Measure(e) => e.exit(),
+            Error::Contribute(e) => e.exit(),
             Error::Study(e) => e.exit(),
             Error::Run(e) => e.exit(),
             Error::Report(e) => e.exit(),

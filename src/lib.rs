@@ -18,6 +18,7 @@
 //! | [`attack`] | attackers: floors, retrieval, decoders, search; the adaptive parts they share |
 //! | [`measure`] | similarity, text metrics, identification, intervals |
 //! | [`audit`] | lower bounds of epsilon against the claim, probes of the noise |
+//! | [`contribute`] | what a protected contribution is worth: values, receipts, quota |
 //! | [`study`] | the study file, checked, and the cells it stands for |
 //! | [`run`] | one cell end to end, the store, records, provenance |
 //! | [`report`] | the HTML report and its figures, a pure function of the records |
@@ -39,6 +40,7 @@ pub mod attack;
 pub mod measure;
 
 pub mod audit;
+pub mod contribute;
 
 pub mod study;
 

@@ -24,6 +24,7 @@
 pub mod adapt;
 pub mod ensemble;
 pub mod floor;
+pub mod gaming;
 pub mod image;
 pub mod linear;
 pub mod probe;

@@ -360,6 +360,20 @@ const TOPICS: &[Topic] = &[
     ),
     topic(
         REST,
+        "value",
+        "What a contribution is worth to its topic group: volume x novelty x freshness. Engine `coverage` spreads each record over public\n\
+         topic cells, adds noise, and pays every record of a cell the average price of the epoch; splitting an account gains nothing, and\n\
+         more noise never pays more. Engine `product` is the plain reading, kept to show what noise and splitting do to it.\n\
+         In a study, `[utility] valuation = true` ranks targets by the value of their raw and of their released vectors, like for like.",
+    ),
+    topic(
+        REST,
+        "receipt",
+        "A signed record of a contribution (DAT): a CBOR Web Token with Ed25519 that holds hashes and numbers, no part of a vector. It is a\n\
+         leaf of a Merkle log; `value verify` checks receipt and proof offline, `value audit` replays all values of an edge.",
+    ),
+    topic(
+        REST,
         "pipeline",
         "The protection: stages from left to right, written as `clip(l2=1) | prototype(members=20) | gaussian(epsilon=1, delta=1e-5)`.",
     ),

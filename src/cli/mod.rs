@@ -12,6 +12,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod score;
 pub(crate) mod ui;
+pub(crate) mod value;
 
 use std::io;
 use stitchback::{Error, Exit};
@@ -26,6 +27,7 @@ pub(crate) enum Verb {
     Audit(audit::Args),
     Protect(protect::Args),
     Score(score::Args),
+    Value(value::Args),
     Fetch(fetch::Args),
     List(list::Args),
     Doctor(doctor::Args),
@@ -43,6 +45,7 @@ impl Verb {
             Self::Audit(args) => audit::run(&args),
             Self::Protect(args) => protect::run(&args),
             Self::Score(args) => score::run(&args),
+            Self::Value(args) => value::run(&args),
             Self::Fetch(args) => fetch::run(args),
             Self::List(args) => list::run(&args),
             Self::Doctor(args) => doctor::run(&args),

@@ -329,7 +329,12 @@ fn adaptive_or_not(run: &Run) -> Option<Figure> {
 
 fn against_utility(run: &Run) -> Option<Figure> {
     type Read = fn(&ProtectionSummary) -> Option<Interval>;
-    let kinds: [(&str, &str, Read); 2] = [
+    let value: Read = |p| {
+        let u = &p.utility;
+        Some(Interval { value: u.spearman?, low: u.low.or(u.spearman)?, high: u.high.or(u.spearman)? })
+    };
+    let kinds: [(&str, &str, Read); 3] = [
+        ("value correlation", "rank correlation of contribution values with raw ones, over their reliability", value),
         ("topic accuracy", "topic accuracy of a nearest-neighbour vote", |p| p.utility.topic_accuracy),
         ("recall at 10", "share of the ten true nearest neighbours still found", |p| p.utility.recall_at_10),
     ];

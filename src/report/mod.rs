@@ -18,6 +18,7 @@ mod figures;
 mod fixture;
 mod gallery;
 mod page;
+pub mod simulation;
 mod verdict;
 mod wall;
 

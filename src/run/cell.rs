@@ -10,6 +10,7 @@ use crate::attack::image;
 use crate::attack::probe::{Field, Inference, Probe};
 use crate::attack::text::kept;
 use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, Surrogate, View, adapt};
+use crate::contribute::appraisal;
 use crate::data::Picture;
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate};
@@ -19,6 +20,7 @@ use crate::protect::Pipeline;
 use crate::seed;
 use crate::study::{Cell, Protection, Sigma};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Raised when a cell would give other scores for the same inputs: old cells are then computed again.
@@ -28,6 +30,8 @@ const VERSION: u32 = 2;
 const RESCALED: u32 = 1;
 /// Raised when the scores of the release itself change.
 const RELEASE_SCORES: u32 = 2;
+/// Raised when the values of contributions change.
+const VALUES: u32 = 1;
 /// Raised when the scores of whole groups change.
 const GROUP_SCORES: u32 = 1;
 
@@ -109,13 +113,13 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     let study = bench.study;
     let protection = &study.protect[cell.protection];
     let attack = cell.attack.map(|a| &study.attack[a].config);
-    let mut content = serde_json::json!({
+    let mut content = json!({
         "version": VERSION,
         "seed": cell.seed,
         "pipeline": protection.pipeline.to_string(),
         "releases": protection.releases,
         "attack": attack,
-        "utility": attack.is_none().then_some(&study.utility),
+        "utility": attack.is_none().then(|| json!({"retrieval": study.utility.retrieval, "topics": study.utility.topics})),
         "inputs": bench.fingerprint,
     });
     // Named only where they apply, so that what they cannot change keeps its id.
@@ -148,6 +152,9 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     if protection.pipeline.noise_at(dim).is_some_and(|noise| noise.rescaled) {
         content["denoise"] = RESCALED.into();
     }
+    if cell.attack.is_none() && study.utility.valuation {
+        content["valuation"] = VALUES.into();
+    }
     if cell.attack.is_none() {
         content["release"] = RELEASE_SCORES.into();
     }
@@ -170,6 +177,9 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     outcome.released = digest(&test);
     let Some(attack) = cell.attack.map(|a| &bench.study.attack[a].config) else {
         outcome.test = release_scores(bench, protection, &test)?;
+        if bench.study.utility.valuation {
+            outcome.test.extend(values(bench, protection, &test)?);
+        }
         outcome.n = bench.test.records.len();
         return Ok(outcome);
     };
@@ -691,6 +701,22 @@ fn release_scores(bench: &Bench, protection: &Protection, seen: &Embeddings) -> 
         out.insert("topic_accuracy".to_owned(), hits.hit);
     }
     Ok(out)
+}
+
+/// What each target is worth as a contribution, by its raw and by its released vector: ranks, from which agreement is read.
+fn values(bench: &Bench, protection: &Protection, seen: &Embeddings) -> Result<Scores, Error> {
+    let public = &bench.auxiliary;
+    let known = appraisal::Known {
+        vectors: &public.clean,
+        strata: &public.strata,
+        clusters: &public.clusters,
+        centred: bench.shows_pictures(),
+    };
+    let sigma = protection.pipeline.noise().map_or(0.0, |n| n.sigma_per_coordinate);
+    let sigma = sigma / (protection.releases as f64).sqrt();
+    let root = bench.study.data.split_seed;
+    let ranks = appraisal::ranks(&known, &bench.test.clean, seen, &bench.test.strata, sigma, root)?;
+    Ok(appraisal::IDS.iter().map(|id| (*id).to_owned()).zip(ranks).collect())
 }
 
 /// Best cosine against queries spent, averaged over the targets of a search.

@@ -5,13 +5,14 @@ use super::cell::Outcome;
 use super::record::{Direction, Inference, Row};
 use crate::Error;
 use crate::attack::AttackConfig;
+use crate::contribute::appraisal::{self, Agreement};
 use crate::measure::similarity::leak_statistic;
 use crate::measure::statistics::{self, Design, Estimate, Table, Tail};
 use crate::measure::{Context, MetricKind, PictureMetric};
 use crate::seed;
 
 /// What a row says about its metric, apart from the value.
-struct Column {
+pub(super) struct Column {
     id: &'static str,
     version: u32,
     unit: &'static str,
@@ -42,6 +43,11 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
                 let attack = if seen { "identification" } else { "utility" };
                 let estimate = statistics::mean(&Table::one(values)?, &design, column.range, &mut rng);
                 out.push(fill(row(attack, column), estimate));
+            }
+        }
+        if let Some(agreement) = agreement(&[outcome])? {
+            for (column, estimate) in worth(&agreement, &design, &mut rng) {
+                out.push(fill(row("utility", &column), estimate));
             }
         }
         return Ok(out);
@@ -108,6 +114,25 @@ pub fn rows(bench: &Bench, outcome: &Outcome, blind: Option<&Outcome>) -> Result
         out.push(fill(row(&outcome.attack, &column), Some(*estimate)));
     }
     Ok(out)
+}
+
+/// Agreement of protected with raw values over the seeds of a protection; `None` where they were not asked for.
+pub(super) fn agreement(outcomes: &[&Outcome]) -> Result<Option<Agreement>, Error> {
+    let seeds: Option<Vec<[&[Option<f64>]; 4]>> = outcomes
+        .iter()
+        .map(|o| {
+            let [a, b, c, d] = appraisal::IDS.map(|id| o.test.get(id));
+            Some([a?.as_slice(), b?, c?, d?])
+        })
+        .collect();
+    Ok(seeds.map(|seeds| Agreement::new(&seeds)).transpose()?)
+}
+
+/// The agreement and the reliability under it, with intervals.
+pub(super) fn worth(agreement: &Agreement, design: &Design, rng: &mut seed::Stream) -> [(Column, Option<Estimate>); 2] {
+    let value = statistics::bootstrap(&|w| agreement.value(w), design, rng).map(|b| b.estimate(None));
+    let reliability = statistics::bootstrap(&|w| agreement.reliability(w), design, rng).map(|b| b.estimate(None));
+    [(VALUE, value), (RELIABILITY, reliability)]
 }
 
 /// How much more of the meaning one attacker brings back than another, on the targets that both attacked.
@@ -187,7 +212,8 @@ fn inferred(id: &str, meaning: &Inference, row: Row) -> Row {
 /// Noise on one side and noise on both give different figures for one release; a figure that does not say which is no figure.
 fn noisy_sides(metric: &str) -> Option<&'static str> {
     match metric {
-        "identified_top1" | "identified_top10" | "identified_mrr" | "recall_at_10" | "topic_accuracy" => Some("one"),
+        "identified_top1" | "identified_top10" | "identified_mrr" | "recall_at_10" | "topic_accuracy"
+        | "value_spearman" => Some("one"),
         "knn_overlap_at_10" => Some("both"),
         _ => None,
     }
@@ -224,6 +250,14 @@ const WORST: Column = Column { id: "worst_5_percent", ..LEAK };
 const ABOVE: Column = Column { id: "share_above_0_8", ..LEAK };
 const MATCHED: Column = Column { id: "matched_top1", range: (0.0, 1.0), ..LEAK };
 const POINTS: Column = Column { unit: "points", range: (0.0, 100.0), ..LEAK };
+const VALUE: Column = Column {
+    id: "value_spearman",
+    unit: "correlation",
+    direction: Direction::HigherIsMoreUseful,
+    range: (-1.0, 1.0),
+    ..LEAK
+};
+const RELIABILITY: Column = Column { id: "value_reliability", ..VALUE };
 const RELEASE: [Column; 7] = [
     Column { id: "identified_top1", range: (0.0, 1.0), ..LEAK },
     Column { id: "identified_top10", range: (0.0, 1.0), ..LEAK },

@@ -142,6 +142,14 @@ fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSumm
     let mean = |metric: &str| arm.map_or(Ok(None), |arm| arm.mean(metric));
     let release = Arm::find(bench, outcomes, name, "release");
     let of_release = |metric: &str| release.as_ref().map_or(Ok(None), |arm| arm.interval(metric));
+    let agreement = release.as_ref().map_or(Ok(None), |arm| rows::agreement(&arm.outcomes))?;
+    let [value, reliability] = match (&agreement, &release) {
+        (Some(agreement), Some(arm)) => {
+            let mut rng = seed::stream(study.data.split_seed, name, "summary value agreement");
+            rows::worth(agreement, &arm.design, &mut rng).map(|(_, estimate)| estimate)
+        }
+        _ => [None, None],
+    };
     let ranked = |top1: Option<f64>, of: usize| Ranked { top1, of, chance: (of > 0).then(|| 1.0 / of as f64) };
     let blind = Arm::find(bench, outcomes, name, "blind").map(|arm| arm.leak()).transpose()?.flatten();
     Ok(ProtectionSummary {
@@ -167,10 +175,10 @@ fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSumm
         blind_leak: blind.map(|e| e.value),
         retention: None,
         utility: Utility {
-            spearman: None,
-            low: None,
-            high: None,
-            reliability: None,
+            spearman: value.map(|e| e.value),
+            low: value.and_then(|e| e.low),
+            high: value.and_then(|e| e.high),
+            reliability: reliability.map(|e| e.value),
             recall_at_10: of_release("recall_at_10")?,
             topic_accuracy: of_release("topic_accuracy")?,
         },

@@ -141,11 +141,13 @@ pub struct Utility {
     pub retrieval: bool,
     /// Topic accuracy, where the corpus has topics.
     pub topics: bool,
+    /// Rank correlation of contribution values from protected and from raw vectors, over the reliability of the raw ones.
+    pub valuation: bool,
 }
 
 impl Default for Utility {
     fn default() -> Self {
-        Self { retrieval: true, topics: true }
+        Self { retrieval: true, topics: true, valuation: false }
     }
 }
 

@@ -10,3 +10,4 @@ mod prior;
 mod protect;
 mod recover;
 mod run;
+mod value;

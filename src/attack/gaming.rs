@@ -1,0 +1,343 @@
+//! Attacks on the contribution loop: can an account be paid more than honest records of the same number would bring, and do
+//! the replies tell whose records are in a group?
+
+use crate::contribute::Error;
+use crate::contribute::catalogue::{self, Catalogue};
+use crate::contribute::channel::{self, Budget};
+use crate::contribute::value::product::Novelty;
+use crate::contribute::value::{
+    Coverage, EngineConfig, Entry, Group, Prior, Product, Protected, Value, even_weights, novelty,
+};
+use crate::encode::Embeddings;
+use crate::seed::{self, Stream};
+use rand::RngExt;
+use rand_distr::{Distribution, StandardNormal};
+use serde::Serialize;
+
+/// Records of one account.
+const OWN: usize = 40;
+/// Honest accounts that gave before, and as many that give in the same epoch.
+const OTHERS: usize = 10;
+/// Accounts that an attacker splits into, or farms noise with.
+const SYBILS: usize = 20;
+/// Noise on vectors, for the engine that reads them.
+const SIGMA: f64 = 0.02;
+
+/// One way to game the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trick {
+    /// Records that another account gave before.
+    Copies,
+    /// The same, with twice the usual noise, declared.
+    NoisyCopies,
+    /// Own records with half as much noise again, not declared.
+    NoiseStuffing,
+    /// Own records with the usual noise, half of it declared.
+    FalseSigma,
+    /// Copies with the usual noise, half of it declared.
+    FalseSigmaCopies,
+    /// No records at all: noise, from many accounts.
+    NoiseFarming,
+    /// Random vectors far from every topic.
+    Junk,
+    /// Own records over many accounts.
+    AccountSplitting,
+}
+
+impl Trick {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Copies,
+        Self::NoisyCopies,
+        Self::NoiseStuffing,
+        Self::FalseSigma,
+        Self::FalseSigmaCopies,
+        Self::NoiseFarming,
+        Self::Junk,
+        Self::AccountSplitting,
+    ];
+
+    /// Its name in every output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Copies => "copies",
+            Self::NoisyCopies => "noisy copies",
+            Self::NoiseStuffing => "noise stuffing",
+            Self::FalseSigma => "false sigma",
+            Self::FalseSigmaCopies => "false sigma, copies",
+            Self::NoiseFarming => "noise farming",
+            Self::Junk => "junk",
+            Self::AccountSplitting => "account splitting",
+        }
+    }
+}
+
+/// What a trick brings under one engine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gain {
+    /// The trick.
+    pub trick: Trick,
+    /// The engine.
+    pub engine: &'static str,
+    /// Mean pay over the mean pay of as many honest records; above 1 the trick pays.
+    pub gain: f64,
+    /// Standard error of the mean pay, over the honest pay.
+    pub error: f64,
+}
+
+/// The engines on trial, by name.
+pub fn engines() -> [(&'static str, EngineConfig); 3] {
+    let product = |novelty| EngineConfig::Product(Product { novelty, ..Product::default() });
+    [
+        ("coverage", EngineConfig::Coverage(Coverage::default())),
+        ("product, debiased", product(Novelty::Debiased)),
+        ("product, naive", product(Novelty::Naive)),
+    ]
+}
+
+/// One account's contribution as the edge sees it.
+struct Given {
+    cells: Vec<i64>,
+    release: Vec<Protected>,
+    items: u32,
+}
+
+struct Field<'a> {
+    rows: &'a Embeddings,
+    catalogue: Catalogue,
+    budget: Budget,
+    prior: Prior,
+}
+
+impl Field<'_> {
+    /// What an account sends for `rows`: noise of `sigma`, of which `declared` is declared.
+    fn give(&self, rows: &Embeddings, sigma: f64, declared: f64, extra_cells: f64, rng: &mut Stream) -> Given {
+        let mut cells = channel::histogram(&self.catalogue, rows);
+        channel::add_noise(&mut cells, self.budget, rng);
+        for cell in &mut cells {
+            let more: f64 = StandardNormal.sample(rng);
+            *cell += (extra_cells * (self.budget.variance_units() as f64).sqrt() * more) as i64;
+        }
+        let release = rows
+            .rows()
+            .map(|row| {
+                let noisy: Vec<f32> = row
+                    .iter()
+                    .map(|&v| (f64::from(v) + sigma * Distribution::<f64>::sample(&StandardNormal, rng)) as f32)
+                    .collect();
+                Protected::new(&noisy, declared)
+            })
+            .collect();
+        Given { cells, release, items: rows.len() as u32 }
+    }
+
+    fn sample(&self, n: usize, rng: &mut Stream) -> Embeddings {
+        let from = self.rows.len() / 3;
+        let picked: Vec<usize> = (0..n).map(|_| rng.random_range(from..self.rows.len())).collect();
+        self.rows.select(&picked)
+    }
+
+    fn play(&self, trick: Option<Trick>, before: &Embeddings, rng: &mut Stream) -> Vec<Given> {
+        let own = self.sample(OWN, rng);
+        let copies = before.select(&(0..OWN).map(|i| i % before.len()).collect::<Vec<_>>());
+        match trick {
+            None => vec![self.give(&own, SIGMA, SIGMA, 0.0, rng)],
+            Some(Trick::Copies) => vec![self.give(&copies, SIGMA, SIGMA, 0.0, rng)],
+            Some(Trick::NoisyCopies) => vec![self.give(&copies, 2.0 * SIGMA, 2.0 * SIGMA, 1.0, rng)],
+            Some(Trick::NoiseStuffing) => vec![self.give(&own, 1.5 * SIGMA, SIGMA, 1.0, rng)],
+            Some(Trick::FalseSigma) => vec![self.give(&own, SIGMA, SIGMA / 2.0, 0.0, rng)],
+            Some(Trick::FalseSigmaCopies) => vec![self.give(&copies, SIGMA, SIGMA / 2.0, 0.0, rng)],
+            Some(Trick::NoiseFarming) => {
+                let nothing = Embeddings::empty(own.dim());
+                (0..SYBILS).map(|_| self.give(&nothing, SIGMA, SIGMA, 0.0, rng)).collect()
+            }
+            Some(Trick::Junk) => {
+                let mut junk = own;
+                for i in 0..junk.len() {
+                    let row = junk.row_mut(i);
+                    for v in row.iter_mut() {
+                        *v = Distribution::<f64>::sample(&StandardNormal, rng) as f32;
+                    }
+                    let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+                    for v in row {
+                        *v /= norm;
+                    }
+                }
+                vec![self.give(&junk, SIGMA, SIGMA, 0.0, rng)]
+            }
+            Some(Trick::AccountSplitting) => {
+                let whole = self.give(&own, SIGMA, SIGMA, 0.0, rng);
+                let k = SYBILS as i64;
+                // The one noisy histogram is cut in pieces: nobody can be made to draw noise for each account honestly.
+                let each = OWN.div_ceil(SYBILS);
+                (0..SYBILS)
+                    .map(|s| Given {
+                        cells: whole.cells.iter().map(|n| n * (s as i64 + 1) / k - n * s as i64 / k).collect(),
+                        release: whole.release.iter().skip(s * each).take(each).cloned().collect(),
+                        items: each as u32,
+                    })
+                    .collect()
+            }
+        }
+    }
+}
+
+/// Plays every trick against every engine on `rows`, records of one group; the first third is public.
+///
+/// # Errors
+/// When there are too few rows for a catalogue.
+pub fn gains(rows: &Embeddings, trials: usize, root: u64) -> Result<Vec<Gain>, Error> {
+    let field = field(rows, root)?;
+    let weights = even_weights(field.catalogue.cells());
+    let mut out = Vec::new();
+    for (name, config) in engines() {
+        let engine = config.build();
+        let pay = |trick: Option<Trick>| -> Vec<f64> {
+            (0..trials)
+                .map(|trial| {
+                    let mut rng = seed::stream(root, "gaming", &format!("others {trial}"));
+                    let before = field.sample(OTHERS * OWN, &mut rng);
+                    let held = field.give(&before, SIGMA, SIGMA, 0.0, &mut rng);
+                    let others = field.give(&field.sample(OTHERS * OWN, &mut rng), SIGMA, SIGMA, 0.0, &mut rng);
+                    let mut rng = seed::stream(root, "gaming", &format!("{trick:?} {trial}"));
+                    let own = field.play(trick, &before, &mut rng);
+                    let cells = &held.cells[..weights.len()];
+                    let group = Group { cells, weights: &weights, releases: &held.release, prior: field.prior };
+                    let epoch: Vec<Entry> = own.iter().chain([&others]).map(|g| entry(g, field.budget)).collect();
+                    engine.appraise(&group, &epoch)[..own.len()].iter().map(Value::worth).sum()
+                })
+                .collect()
+        };
+        let (honest, _) = mean(&pay(None));
+        for trick in Trick::ALL {
+            let (paid, error) = mean(&pay(Some(trick)));
+            out.push(Gain { trick, engine: name, gain: paid / honest, error: error / honest });
+        }
+    }
+    Ok(out)
+}
+
+fn entry(given: &Given, budget: Budget) -> Entry<'_> {
+    Entry { cells: &given.cells, budget, items: given.items, release: &given.release, age_epochs: 0 }
+}
+
+fn mean(list: &[f64]) -> (f64, f64) {
+    let n = list.len() as f64;
+    let mean = list.iter().sum::<f64>() / n;
+    (mean, (list.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n / n).sqrt())
+}
+
+fn field(rows: &Embeddings, root: u64) -> Result<Field<'_>, Error> {
+    let public = rows.select(&(0..rows.len() / 3).collect::<Vec<_>>());
+    let plan = catalogue::Plan {
+        group: "gaming".to_owned(),
+        encoder: String::new(),
+        cells: (public.len() / 20).clamp(2, 32),
+        centred: false,
+    };
+    let catalogue = Catalogue::fit(&plan, &public, &mut seed::stream(root, "gaming", "catalogue"))?;
+    // What public records look like to each other is what the edge takes for the group's prior.
+    let kept: Vec<Protected> = public.rows().take(200).map(|row| Protected::new(row, 0.0)).collect();
+    let pairs: Vec<f64> =
+        (0..kept.len()).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| kept[i].product(&kept[j])).collect();
+    let (m, error) = mean(&pairs);
+    let prior = Prior { mean: m, variance: error * error * pairs.len() as f64, ..Prior::TEXT };
+    Ok(Field { rows, catalogue, budget: Budget { epsilon_milli: 1000 }, prior })
+}
+
+/// What a reply tells about whether a record is in a group.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Membership {
+    /// What the attacker sees.
+    pub reply: &'static str,
+    /// Hits at one false alarm in a hundred.
+    pub tpr_at_1_percent: f64,
+    /// What privacy of the channel allows at most; `None` where nothing is promised.
+    pub bound: Option<f64>,
+    /// Trials with the record, and as many without.
+    pub trials: usize,
+}
+
+/// Asks for the value of a record that may be among those of one other account, many times over.
+///
+/// The attacker knows everything else of the group. Replies of engine B come from the noisy histogram; the contrast is the naive
+/// novelty of engine A over vectors that carry noise of 0.02.
+///
+/// # Errors
+/// When there are too few rows for a catalogue.
+pub fn membership(rows: &Embeddings, trials: usize, root: u64) -> Result<Vec<Membership>, Error> {
+    let field = field(rows, root)?;
+    let weights = even_weights(field.catalogue.cells());
+    let engine = Coverage::default();
+    let mut scores = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+    for trial in 0..trials {
+        for inside in [0, 1] {
+            let mut rng = seed::stream(root, "membership", &format!("{trial} {inside}"));
+            let target = field.sample(1, &mut rng);
+            let mut victim = field.sample(OWN, &mut rng);
+            if inside == 1 {
+                victim.row_mut(0).copy_from_slice(target.row(0));
+            }
+            let held = field.give(&victim, SIGMA, SIGMA, 0.0, &mut rng);
+            let mut probe = channel::histogram(&field.catalogue, &target);
+            let prices = engine.prices(&held.cells[..weights.len()], &vec![0; weights.len()], &weights);
+            probe.truncate(weights.len());
+            let value = crate::contribute::value::coverage::pay(&prices, &probe) as f64;
+            // A covered cell pays less: low replies speak for membership. What is known of the others is taken off.
+            let mut clean = channel::histogram(&field.catalogue, &victim.select(&(1..OWN).collect::<Vec<_>>()));
+            clean.truncate(weights.len());
+            let expected = engine.prices(&clean, &vec![0; weights.len()], &weights);
+            scores[0][inside].push(crate::contribute::value::coverage::pay(&expected, &probe) as f64 - value);
+            let asked = field.give(&target, SIGMA, SIGMA, 0.0, &mut rng);
+            scores[1][inside].push(-novelty::naive(&asked.release[0], &held.release));
+        }
+    }
+    let rate = |[outside, inside]: &mut [Vec<f64>; 2]| {
+        outside.sort_by(f64::total_cmp);
+        let threshold = outside[outside.len() - 1 - outside.len() / 100];
+        inside.iter().filter(|s| **s > threshold).count() as f64 / inside.len() as f64
+    };
+    let bound = (2.0 / field.budget.scale_items()).exp() * 0.01;
+    let [mut coverage, mut product] = scores;
+    Ok(vec![
+        Membership { reply: "value, coverage", tpr_at_1_percent: rate(&mut coverage), bound: Some(bound), trials },
+        Membership { reply: "novelty, naive", tpr_at_1_percent: rate(&mut product), bound: None, trials },
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contribute::catalogue::tests::clouds;
+
+    #[test]
+    fn tricks_do_not_pay_under_coverage_and_some_do_under_the_product() {
+        let rows = clouds(1500, 30, 32, 0.5, "gaming");
+        let gains = gains(&rows, 30, 1).expect("enough rows");
+        let of = |engine: &str, trick: Trick| {
+            gains.iter().find(|g| g.engine == engine && g.trick == trick).expect("every pair was played")
+        };
+        for trick in Trick::ALL {
+            let g = of("coverage", trick);
+            assert!(g.gain <= 1.05 + 3.0 * g.error, "{g:?}");
+        }
+        assert!(of("coverage", Trick::Junk).gain < 0.2, "junk falls into no topic");
+        let farmed = of("coverage", Trick::NoiseFarming);
+        assert!(farmed.gain < 3.0 * farmed.error, "{farmed:?}");
+        assert!(of("product, naive", Trick::AccountSplitting).gain > 1.5);
+        assert!(of("product, naive", Trick::Junk).gain > 1.0);
+        let (naive, debiased) = (of("product, naive", Trick::Copies), of("product, debiased", Trick::Copies));
+        assert!(debiased.gain < 0.5, "{debiased:?} {naive:?}");
+    }
+
+    #[test]
+    fn replies_of_the_noisy_histogram_tell_next_to_nothing() {
+        let rows = clouds(1500, 30, 32, 0.5, "gaming");
+        let found = membership(&rows, 600, 1).expect("enough rows");
+        // 600 trials: the standard error at 2 % is .6 %; the bound at epsilon 1 is 2.7 %.
+        assert!(found[0].tpr_at_1_percent < 0.027 + 3.0 * 0.0066, "{found:?}");
+        assert!((found[0].bound.expect("promised") - 0.0272).abs() < 1e-3);
+        assert!(found[1].tpr_at_1_percent > 0.5, "the contrast is seen: {found:?}");
+    }
+}
