@@ -7,13 +7,17 @@
 //! A run can be killed at any moment: finished cells are kept by content, trainings by checkpoint, and the same command
 //! goes on from there to the same bytes.
 
+pub mod artifact;
 pub mod bench;
 pub mod cell;
 pub mod estimate;
+pub mod evidence;
 pub mod pretrain;
 pub mod provenance;
 pub mod record;
+pub mod reproduce;
 pub mod rows;
+pub mod scale;
 pub mod setup;
 pub mod sheet;
 pub mod store;
@@ -127,6 +131,7 @@ fn write(bench: &bench::Bench, store: &Store, outcomes: &[Outcome]) -> Result<Su
     store.write_lines("curves.jsonl", curves)?;
     let summary = summary::summary(bench, outcomes)?;
     store.write_json("summary.json", &summary)?;
+    store.write_json("evidence.json", &evidence::evidence(bench))?;
     Ok(summary)
 }
 
@@ -218,6 +223,24 @@ pub enum Error {
     /// The run was interrupted; everything finished so far is kept.
     #[error("interrupted; run the same command again to resume")]
     Interrupted,
+    /// A task that waits for another one.
+    #[error("task {task} waits for {missing}; run that one first")]
+    Waiting {
+        /// The task.
+        task: String,
+        /// What it waits for.
+        missing: String,
+    },
+    /// A merge before all tasks are finished.
+    #[error("{missing} of {of} tasks are not finished, the first is {first}; run them and merge again")]
+    Unfinished {
+        /// How many are missing.
+        missing: usize,
+        /// How many there are.
+        of: usize,
+        /// The first of them.
+        first: String,
+    },
     /// A stored object is not what its name promises.
     #[error("stored object `{path}`: {why}")]
     Corrupt {
@@ -244,7 +267,7 @@ impl Error {
     /// The exit code that stands for this failure.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Interrupted => Exit::Interrupted,
+            Error::Interrupted | Error::Waiting { .. } | Error::Unfinished { .. } => Exit::Interrupted,
             Error::Medium { .. } => Exit::Usage,
             Error::Io { .. } | Error::Corrupt { .. } => Exit::Input,
         }
