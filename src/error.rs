@@ -20,6 +20,17 @@ pub enum Exit {
     Interrupted = 75,
 }
 
+impl Exit {
+    /// What two results together tell the caller: a fault before a usage error, bad input, an interruption, a leak, and no
+    /// verdict; a pass only if both are.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        const WORST_FIRST: [Exit; 7] =
+            [Exit::Internal, Exit::Usage, Exit::Input, Exit::Interrupted, Exit::Leak, Exit::Inconclusive, Exit::Pass];
+        WORST_FIRST.into_iter().find(|e| *e == self || *e == other).unwrap_or(self)
+    }
+}
+
 /// Any failure of the library, by stage; `source()` chains are kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -53,6 +64,9 @@ pub enum Error {
     /// The run folder cannot be written, read or resumed.
     #[error(transparent)]
     Run(#[from] crate::run::Error),
+    /// The gate cannot read its policy or its evidence.
+    #[error(transparent)]
+    Gate(#[from] crate::gate::Error),
     /// A report cannot be drawn from the given folder.
     #[error(transparent)]
     Report(#[from] crate::report::Error),
@@ -73,6 +87,7 @@ impl Error {
             Error::Study(e) => e.exit(),
             Error::Run(e) => e.exit(),
             Error::Report(e) => e.exit(),
+            Error::Gate(e) => e.exit(),
         }
     }
 }

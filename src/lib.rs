@@ -3,7 +3,7 @@
 //! `stitchback` puts embedding protections on trial. One study flows through the modules from left to right:
 //!
 //! ```text
-//! data ──► encode ──► protect ──► attack ──► measure ──► run ──► report
+//! data ──► encode ──► protect ──► attack ──► measure ──► run ──► report ──► gate
 //!  │          │          │           │           │
 //!  records    vectors    releases    guesses     scores with floors and intervals
 //! ```
@@ -22,6 +22,7 @@
 //! | [`study`] | the study file, checked, and the cells it stands for |
 //! | [`run`] | one cell end to end, the store, records, provenance |
 //! | [`report`] | the HTML report and its figures, a pure function of the records |
+//! | [`gate`] | a policy against the records: pass, fail or inconclusive |
 //!
 //! Read `run/cell.rs` first: it is the flow as ten calls.
 
@@ -47,5 +48,7 @@ pub mod study;
 pub mod run;
 
 pub mod report;
+
+pub mod gate;
 
 pub use error::{Error, Exit};

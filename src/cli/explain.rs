@@ -384,7 +384,7 @@ const TOPICS: &[Topic] = &[
          1   the gate found a leak, or a loss of utility\n\
          2   usage or configuration: the command line, the study file, a pipeline\n\
          3   bad input or asset: missing, truncated, tampered or unreadable\n\
-         4   inconclusive: too few targets, or attackers below their bar\n\
+         4   inconclusive: too few targets, attackers below their bar, an incompatible baseline, an expired waiver\n\
          70  a fault of the program itself\n\
          75  interrupted; the same command resumes",
     ),
@@ -394,6 +394,27 @@ const TOPICS: &[Topic] = &[
         "`audit` releases two worlds that differ in one record many times and tells them apart. What it can prove is a lower bound of\n\
          epsilon: above the claim, the implementation is broken (exit code 1). Below it nothing is proved: the ceiling says what this\n\
          many trials could have shown. Probes look for noise that is used twice or too coarse.",
+    ),
+    topic(
+        REST,
+        "gate",
+        "A policy (TOML) against the stored records of a run; trains nothing. Each check is judged by one-sided bounds, never by a point:\n\
+         pass when the bad side's bound is within the limit, fail when the other bound is beyond it, inconclusive in between (with the\n\
+         number of targets that would settle it). A pass is taken back when attackers were weak where nothing protects, did not adapt,\n\
+         were not trained out, or scored below a blind one. Failures are corrected for their number (Holm).\n\
+         `gate --schema` prints the policy's schema; presets: claim-80-20, strict.",
+    ),
+    topic(
+        REST,
+        "waiver",
+        "`[[waiver]]` in a policy: id, scope (a glob over corpus/protection/attack/metric), until, reason, approved_by. What it covers stays in\n\
+         every output as waived. After its day a failure that it covered is inconclusive, exit 4: renew it or mend the leak.",
+    ),
+    topic(
+        REST,
+        "baseline",
+        "`gate --save-baseline FILE` keeps scores and hashes, no texts; `gate --baseline FILE` lets `max_regression` checks compare target by\n\
+         target. Other data, encoders, attacks or metric versions: the comparison is refused, exit 4.",
     ),
     topic(
         REST,

@@ -1,16 +1,25 @@
 //! The command line: one file for each verb. Data goes to stdout, everything else to stderr.
 
 pub(crate) mod account;
+pub(crate) mod attack;
 pub(crate) mod audit;
 pub(crate) mod doctor;
+pub(crate) mod embed;
 pub(crate) mod explain;
 pub(crate) mod fetch;
+pub(crate) mod gate;
+pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod list;
+pub(crate) mod plan;
+pub(crate) mod plugin;
 pub(crate) mod pretrain;
 pub(crate) mod protect;
 pub(crate) mod report;
+pub(crate) mod reproduce;
 pub(crate) mod run;
 pub(crate) mod score;
+pub(crate) mod shell;
 pub(crate) mod ui;
 pub(crate) mod value;
 
@@ -23,9 +32,22 @@ pub(crate) enum Verb {
     Run(run::Args),
     Pretrain(pretrain::Args),
     Report(report::Args),
+    Gate(gate::Args),
     Account(account::Args),
     Audit(audit::Args),
+    Embed(embed::Args),
     Protect(protect::Args),
+    Attack(attack::Args),
+    Inspect(inspect::Args),
+    Plan(plan::PlanArgs),
+    Task(plan::TaskArgs),
+    Merge(plan::MergeArgs),
+    Reproduce(reproduce::Args),
+    Artifact(reproduce::ArtifactArgs),
+    Plugin(plugin::Args),
+    Init(init::Args),
+    Completions(shell::CompletionsArgs),
+    Man(shell::ManArgs),
     Score(score::Args),
     Value(value::Args),
     Fetch(fetch::Args),
@@ -41,9 +63,22 @@ impl Verb {
             Self::Run(args) => run::run(&args),
             Self::Pretrain(args) => pretrain::run(&args),
             Self::Report(args) => report::run(&args),
+            Self::Gate(args) => gate::run(&args),
             Self::Account(args) => account::run(&args),
             Self::Audit(args) => audit::run(&args),
+            Self::Embed(args) => embed::run(&args),
             Self::Protect(args) => protect::run(&args),
+            Self::Attack(args) => attack::run(&args),
+            Self::Inspect(args) => inspect::run(&args),
+            Self::Plan(args) => plan::plan(&args),
+            Self::Task(args) => plan::task(&args),
+            Self::Merge(args) => plan::merge(&args),
+            Self::Reproduce(args) => reproduce::run(&args),
+            Self::Artifact(args) => reproduce::artifact(&args),
+            Self::Plugin(args) => plugin::run(&args),
+            Self::Init(args) => init::run(&args),
+            Self::Completions(args) => shell::completions(&args),
+            Self::Man(args) => shell::man(&args),
             Self::Score(args) => score::run(&args),
             Self::Value(args) => value::run(&args),
             Self::Fetch(args) => fetch::run(args),

@@ -3,10 +3,10 @@
 use super::Usage;
 use super::ui::Terminal;
 use anyhow::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use stitchback::run::{self, record::Summary};
 use stitchback::study::Study;
-use stitchback::{Exit, report};
+use stitchback::{Exit, gate, report};
 
 /// Run a study: fetch, encode, protect, attack, measure, report. Running it again resumes it.
 #[derive(Debug, clap::Args)]
@@ -41,10 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             .build_global()
             .context("cannot start the worker threads")?;
     }
-    let path = args.study.display().to_string();
-    let text =
-        std::fs::read_to_string(&args.study).map_err(|e| Usage(format!("cannot read the study `{path}`: {e}")))?;
-    let mut study = Study::parse(&path, &text).map_err(stitchback::Error::from)?;
+    let mut study = read_study(&args.study)?;
     if let Some(data) = &args.data {
         study.data.corpus.clone_from(data);
         study.data.also.clear();
@@ -52,10 +49,38 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.from_scratch {
         study.attack.iter_mut().for_each(|attack| attack.config.start_from_nothing());
     }
+    conduct(study, &Conduct { out: args.out.clone(), quiet: args.quiet, json: args.json })
+}
+
+/// How a study is run, wherever it comes from.
+pub(crate) struct Conduct {
+    /// The run folder.
+    pub(crate) out: Option<PathBuf>,
+    /// Say nothing but errors.
+    pub(crate) quiet: bool,
+    /// Print `summary.json`.
+    pub(crate) json: bool,
+}
+
+/// The study in a file, or every problem that it has.
+pub(crate) fn read_study(path: &Path) -> anyhow::Result<Study> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| Usage(format!("cannot read the study `{shown}`: {e}")))?;
+    Ok(Study::parse(&shown, &text).map_err(stitchback::Error::from)?)
+}
+
+/// Runs a study, reports it, and gates it where it names a policy.
+#[expect(clippy::needless_pass_by_value, reason = "a study is run once")]
+pub(crate) fn conduct(study: Study, args: &Conduct) -> anyhow::Result<Exit> {
+    // A policy with problems is told before the work, not after it.
+    let policy = match study.gate.policy.as_str() {
+        "" => None,
+        policy => Some(super::gate::read_policy(Path::new(policy))?),
+    };
     let terminal = Terminal::new(args.quiet);
     terminal.listen().context("cannot listen for Ctrl-C")?;
     let parts = study.parts();
-    let (mut exit, mut summaries) = (Exit::Pass, Vec::new());
+    let (mut exit, mut summaries, mut folders) = (Exit::Pass, Vec::new(), Vec::new());
     for part in &parts {
         // Each corpus has a folder of its own.
         let out = args.out.as_ref().map(|out| if parts.len() > 1 { out.join(&part.name) } else { out.clone() });
@@ -79,6 +104,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             before => before,
         };
         summaries.push(finished.summary);
+        folders.push(finished.folder);
+    }
+    if let Some(policy) = &policy {
+        let (verdict, _) = gate::judge(&folders, policy, &gate::Options::today()).map_err(stitchback::Error::from)?;
+        for folder in &folders {
+            let text = gate::output::json(&verdict).map_err(stitchback::Error::from)?;
+            gate::output::put(&folder.join("verdict.json"), &text).map_err(stitchback::Error::from)?;
+        }
+        if args.json {
+            super::ui::note(&gate::output::text(&verdict));
+        } else {
+            super::gate::show(&verdict, false)?;
+        }
+        exit = exit.or(verdict.exit());
     }
     if args.json {
         let text = match &summaries[..] {

@@ -13,10 +13,11 @@
 //! | [`duplicate`] | near-duplicate clusters by text, near neighbours by embedding |
 //! | [`perceptual`] | near-duplicate clusters of pictures |
 //! | [`split`] | which records are targets, which validate, which the attacker may own |
-//! | [`vectors`] | tables of vectors in `.npy` and `.safetensors` files |
+//! | [`vectors`], [`columns`] | tables of vectors in `.npy`, `.safetensors`, `.parquet` and `.jsonl` files |
 
 pub mod asset;
 pub mod clean;
+pub mod columns;
 pub mod corpus;
 pub mod duplicate;
 pub mod perceptual;

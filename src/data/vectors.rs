@@ -1,9 +1,10 @@
-//! Tables of vectors on disk: `.npy` and `.safetensors`, read with suspicion and written atomically.
+//! Tables of vectors on disk: `.npy`, `.safetensors`, `.parquet` and `.jsonl`, read with suspicion and written atomically.
 //!
-//! Both formats are plain: a short header, then numbers. Nothing that can hold code is opened (`.pt`, `.pkl`, an object
+//! The first two formats are plain: a short header, then numbers. Nothing that can hold code is opened (`.pt`, `.pkl`, an object
 //! `.npy`); a header is believed only after its size was compared with the file's.
 
 use super::Error;
+use super::columns::{self, Table};
 use crate::encode::Embeddings;
 use npyz::{DType, NpyFile, Order, WriterBuilder};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -25,6 +26,8 @@ const NPY_HEADER_CAP: usize = 4096;
 enum Format {
     Npy,
     SafeTensors,
+    Parquet,
+    JsonLines,
 }
 
 impl Format {
@@ -37,8 +40,9 @@ impl Format {
             "pt" | "pth" | "bin" | "pkl" | "pickle" => {
                 "pickled files can run code and are never opened; save the tensor with `safetensors.torch.save_file`"
             }
-            "parquet" => "export the vector column with `numpy.save`",
-            _ => "vectors are read from `.npy` and `.safetensors`",
+            "parquet" => return Ok(Self::Parquet),
+            "jsonl" | "ndjson" => return Ok(Self::JsonLines),
+            _ => "vectors are read from `.npy`, `.safetensors`, `.parquet` and `.jsonl`",
         };
         Err(malformed(path, format!("`.{suffix}` is not a vector file; {remedy}")))
     }
@@ -54,6 +58,15 @@ impl Format {
 /// Another suffix, dtype, order or number of dimensions; a truncated or overlong file; a value that is not a finite `f32`
 /// (the row is named). Each message says what would be right.
 pub fn read(path: &Path, tensor: Option<&str>) -> Result<Embeddings, Error> {
+    read_table(path, tensor).map(|table| table.vectors)
+}
+
+/// Reads vectors with the ids and texts that stand beside them in `.parquet` and `.jsonl` files; there `tensor` names the
+/// column.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_table(path: &Path, tensor: Option<&str>) -> Result<Table, Error> {
     let format = Format::of(path)?;
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })?;
     let (values, dim) = match format {
@@ -62,9 +75,21 @@ pub fn read(path: &Path, tensor: Option<&str>) -> Result<Embeddings, Error> {
         }
         Format::Npy => read_npy(&bytes),
         Format::SafeTensors => read_safetensors(&bytes, tensor),
+        Format::Parquet => return columns::read_parquet(bytes, tensor).map_err(|why| malformed(path, why)),
+        Format::JsonLines if tensor.is_some() => {
+            return Err(malformed(path, "a line's vector stands under `embedding`; leave the tensor name out"));
+        }
+        Format::JsonLines => {
+            return columns::read_json_lines(&bytes).map_err(|(line, why)| Error::Malformed {
+                path: path.display().to_string(),
+                line,
+                why,
+            });
+        }
     }
     .map_err(|why| malformed(path, why))?;
-    Embeddings::new(values, dim).map_err(|error| malformed(path, error))
+    let vectors = Embeddings::new(values, dim).map_err(|error| malformed(path, error))?;
+    Ok(Table { vectors, ids: None, texts: None })
 }
 
 /// Writes `vectors` to `path` as `f32`, with `metadata` beside them: inside a `.safetensors` file under
@@ -75,7 +100,36 @@ pub fn read(path: &Path, tensor: Option<&str>) -> Result<Embeddings, Error> {
 /// # Errors
 /// Another suffix, or a path that cannot be written.
 pub fn write(path: &Path, vectors: &Embeddings, metadata: Option<&serde_json::Value>) -> Result<(), Error> {
+    write_table(path, vectors, None, metadata)
+}
+
+/// Whether [`write`] knows the format, before work is spent on what it would refuse.
+///
+/// # Errors
+/// Another suffix.
+pub fn check_output(path: &Path) -> Result<(), Error> {
     match Format::of(path)? {
+        Format::JsonLines => Err(malformed(path, "vectors are written as `.npy`, `.safetensors` or `.parquet`")),
+        _ => Ok(()),
+    }
+}
+
+/// As [`write`], with the records' ids where the format has a place for them (`.parquet`).
+///
+/// # Errors
+/// As [`write`].
+pub fn write_table(
+    path: &Path,
+    vectors: &Embeddings,
+    ids: Option<&[String]>,
+    metadata: Option<&serde_json::Value>,
+) -> Result<(), Error> {
+    match Format::of(path)? {
+        Format::JsonLines => check_output(path),
+        Format::Parquet => {
+            let metadata = metadata.map(|json| (METADATA_KEY, json.to_string()));
+            atomically(path, |file| columns::write_parquet(file, vectors, ids, metadata))
+        }
         Format::Npy => {
             if let Some(metadata) = metadata {
                 let text = format!("{metadata:#}\n");
@@ -99,6 +153,19 @@ pub fn write(path: &Path, vectors: &Embeddings, metadata: Option<&serde_json::Va
                 .map_err(|error| malformed(path, format!("the header cannot be written: {error}")))?;
             atomically(path, |out| out.write_all(&file))
         }
+    }
+}
+
+/// What [`write`] put beside the vectors; `None` where there is nothing of ours.
+pub fn metadata(path: &Path) -> Option<serde_json::Value> {
+    match Format::of(path).ok()? {
+        Format::Npy => serde_json::from_slice(&std::fs::read(sidecar(path)).ok()?).ok(),
+        Format::SafeTensors => {
+            let bytes = std::fs::read(path).ok()?;
+            let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
+            serde_json::from_str(header.metadata().as_ref()?.get(METADATA_KEY)?).ok()
+        }
+        Format::Parquet | Format::JsonLines => None,
     }
 }
 

@@ -7,14 +7,18 @@
 mod bert;
 mod cache;
 mod conv;
+pub mod endpoint;
 mod folder;
+mod given;
 pub(crate) mod lanes;
 mod pooling;
+pub mod process;
 mod toy;
 mod weights;
 
 pub use cache::Cached;
 pub use conv::class_names;
+pub use given::Given;
 pub use toy::Toy;
 
 use crate::data::Picture;
@@ -214,11 +218,33 @@ pub trait Encoder: Send + Sync {
         None
     }
 
+    /// False for a text that it has no vector for, as a table of somebody else's vectors may not.
+    fn knows(&self, text: &str) -> bool {
+        let _ = text;
+        true
+    }
+
+    /// The same for a picture.
+    fn knows_picture(&self, picture: &Picture) -> bool {
+        let _ = picture;
+        true
+    }
+
+    /// True for a table: looking up is cheaper than any cache.
+    fn is_table(&self) -> bool {
+        false
+    }
+
     /// Whole words of its tokenizer, sorted: public with the encoder, and a source of names that an attacker's own texts
     /// may lack. Empty where the tokenizer has none.
     fn words(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// Whether a name stands for somebody else's service or program instead of a folder.
+pub fn is_remote(name: &str) -> bool {
+    name.starts_with(endpoint::PREFIX) || name.starts_with(process::PREFIX)
 }
 
 /// Opens the encoder called `name`: `toy` or `toy-judge`, or the folder `dir` of a sentence-transformers model or of a
@@ -235,6 +261,12 @@ pub trait Encoder: Send + Sync {
 pub fn load(name: &str, dir: &Path, prompt: Option<&str>) -> Result<Box<dyn Encoder>, Error> {
     if is_toy(name) {
         return Ok(Box::new(Toy::named(name)));
+    }
+    if name.starts_with(process::PREFIX) {
+        return Ok(Box::new(process::Process::open(name)?));
+    }
+    if name.starts_with(endpoint::PREFIX) {
+        return Ok(Box::new(endpoint::Endpoint::open(name, endpoint::Settings::from_env(name)?)?));
     }
     let (_, side) = split_side(name);
     if let Some(encoder) = conv::open(dir, name, side)? {

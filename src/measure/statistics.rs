@@ -333,6 +333,13 @@ impl Bootstrap {
         (spread > ROUNDING * self.value.abs().max(1.0)).then(|| quantile(&self.draws, self.corrected(p).unwrap_or(p)))
     }
 
+    /// Standard deviation of the statistic over the resamples; `None` without resamples.
+    pub fn spread(&self) -> Option<f64> {
+        let n = self.draws.len() as f64;
+        let mean = self.draws.iter().sum::<f64>() / n;
+        (n > 1.0).then(|| (self.draws.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt())
+    }
+
     /// The 95 % interval. `range` is what the metric can reach: it bounds the interval when no spread was seen.
     pub fn estimate(&self, range: Option<(f64, f64)>) -> Estimate {
         let tail = (1.0 - LEVEL) / 2.0;

@@ -10,6 +10,7 @@
 //! | `chart.rs` | geometry: a façade over plotters' SVG backend |
 //! | `figures.rs` | which figures a run has, with captions and data tables |
 //! | `gallery.rs` | which reconstructions are shown, and the words they share with the original |
+//! | `tables.rs` | CSV and LaTeX |
 //! | `page.rs` | the page as plain strings for the template `report.html` |
 
 mod chart;
@@ -19,8 +20,11 @@ mod fixture;
 mod gallery;
 mod page;
 pub mod simulation;
+mod tables;
 mod verdict;
 mod wall;
+
+pub use tables::{write_csv, write_differences, write_latex};
 
 use crate::data::Picture;
 use crate::error::Exit;

@@ -648,7 +648,12 @@ fn judged(bench: &Bench, side: &Side, guesses: &[Guess]) -> Result<Scores, Error
         if let Some(centre) = bench.centre(auxiliary) {
             (truth, guess) = (truth.about(&centre), guess.about(&centre));
         }
-        let seen = similarity::judge(&truth, &guess, &side.clusters[..n])?;
+        let mut seen = similarity::judge(&truth, &guess, &side.clusters[..n])?;
+        // A table of somebody else's vectors has none for a text that an attacker made up: no score, not a score of 0.
+        let knows = |g: &Guess| g.picture.as_ref().map_or_else(|| encoder.knows(&g.text), |p| encoder.knows_picture(p));
+        for (i, _) in guesses.iter().enumerate().filter(|(_, guess)| encoder.is_table() && !knows(guess)) {
+            (seen.cosine[i], seen.floor[i]) = (None, None);
+        }
         if prefix == "judge" {
             let ranks = identify::matched(&guess, &truth)?;
             out.insert("matched_top1".to_owned(), identify::top(&ranks, 1));

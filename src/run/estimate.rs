@@ -23,6 +23,11 @@ pub fn sentence(bench: &Bench, open: usize, total: usize) -> Result<String, Erro
     Ok(format!("{open} of {total} cells to run, about {pace} on {} threads", rayon::current_num_threads()))
 }
 
+/// Minutes that all cells of the study would take on this machine.
+pub fn minutes(bench: &Bench) -> Result<f64, Error> {
+    Ok(seconds(bench)? / 60.0)
+}
+
 /// Seconds that all cells of a study of pictures would take.
 fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
     /// Forward passes that one step of a descent costs, and what small convolutions reach of the machine's matrix speed.

@@ -7,15 +7,19 @@
 //! A run can be killed at any moment: finished cells are kept by content, trainings by checkpoint, and the same command
 //! goes on from there to the same bytes.
 
+pub mod artifact;
 pub mod bench;
 pub mod cell;
 pub mod estimate;
+pub mod evidence;
 pub mod oracle;
 pub mod pretrain;
 pub mod pretrain_pictures;
 pub mod provenance;
 pub mod record;
+pub mod reproduce;
 pub mod rows;
+pub mod scale;
 pub mod setup;
 pub mod sheet;
 pub mod store;
@@ -130,6 +134,7 @@ fn write(bench: &bench::Bench, store: &Store, outcomes: &[Outcome]) -> Result<Su
     store.write_lines("curves.jsonl", curves)?;
     let summary = summary::summary(bench, outcomes)?;
     store.write_json("summary.json", &summary)?;
+    store.write_json("evidence.json", &evidence::evidence(bench))?;
     Ok(summary)
 }
 
@@ -229,6 +234,24 @@ pub enum Error {
         /// Every figure above its bound.
         what: String,
     },
+    /// A task that waits for another one.
+    #[error("task {task} waits for {missing}; run that one first")]
+    Waiting {
+        /// The task.
+        task: String,
+        /// What it waits for.
+        missing: String,
+    },
+    /// A merge before all tasks are finished.
+    #[error("{missing} of {of} tasks are not finished, the first is {first}; run them and merge again")]
+    Unfinished {
+        /// How many are missing.
+        missing: usize,
+        /// How many there are.
+        of: usize,
+        /// The first of them.
+        first: String,
+    },
     /// A stored object is not what its name promises.
     #[error("stored object `{path}`: {why}")]
     Corrupt {
@@ -255,8 +278,8 @@ impl Error {
     /// The exit code that stands for this failure.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Interrupted => Exit::Interrupted,
             Error::Inconsistent { .. } => Exit::Internal,
+            Error::Interrupted | Error::Waiting { .. } | Error::Unfinished { .. } => Exit::Interrupted,
             Error::Medium { .. } => Exit::Usage,
             Error::Io { .. } | Error::Corrupt { .. } => Exit::Input,
         }

@@ -8,10 +8,11 @@ use crate::attack::text::prior::{Prior, SmolLm};
 use crate::data::Keep;
 use crate::data::corpus::{self, Corpus};
 use crate::data::split::{self, Split, SplitRequest};
-use crate::data::{Medium, Picture, Record, asset, duplicate};
-use crate::encode::{self, Cached, Embeddings, Encoder};
+use crate::data::{self, Medium, Picture, Record, asset, duplicate};
+use crate::encode::{self, Cached, Embeddings, Encoder, Given};
 use crate::study::{Contender, Study};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Texts whose vectors are at least this close are near-duplicates, wherever they come from.
@@ -40,7 +41,10 @@ struct Nearest {
 /// Opens the study's corpus and encoders, fetching what is missing.
 pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     let mut assets = Vec::new();
-    let victim = encoder(&study.encode.victim, &mut assets, watch)?;
+    let mut victim = match study.encode.victim.as_str() {
+        "" => None,
+        name => Some(encoder(name, &mut assets, watch)?),
+    };
     let judges =
         study.encode.judges.iter().map(|name| encoder(name, &mut assets, watch)).collect::<Result<Vec<_>, _>>()?;
     let surrogate = match study.encode.surrogate.as_str() {
@@ -69,6 +73,10 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     })?;
     watch.message(&format!("{}: {}", corpus.name, corpus.stats));
     suits(study, &corpus)?;
+    if !study.encode.vectors.is_empty() {
+        victim = Some(given(study, &corpus, victim)?);
+    }
+    let victim = victim.expect("a study names a victim or its vectors");
     let request = SplitRequest {
         targets: study.data.targets,
         validation: study.data.validation,
@@ -79,11 +87,16 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
     let mut split = split::split(&corpus, &request)?;
     let of = |indices: &[usize]| -> Vec<&Record> { indices.iter().map(|&i| &corpus.records[i]).collect() };
     let held_out: Vec<usize> = split.targets.iter().chain(&split.validation).copied().collect();
-    watch.message(&format!("encoding {} records with {}", held_out.len() + split.auxiliary.len(), study.encode.victim));
+    watch.message(&format!("encoding {} records with {}", held_out.len() + split.auxiliary.len(), victim.info().name));
     let own = vectors(victim.as_ref(), &of(&split.auxiliary), watch)?;
     let theirs = vectors(victim.as_ref(), &of(&held_out), watch)?;
     let close = duplicate::drop_close(&theirs, &own, NEAR_DUPLICATE);
     let kept: Vec<usize> = (0..own.len()).filter(|i| close.binary_search(i).is_err()).collect();
+    if kept.len() < 2 {
+        let why = format!("{} of them lie within a cosine of {NEAR_DUPLICATE} of a target", close.len());
+        let (name, asked) = (corpus.name.clone(), study.data.auxiliary);
+        return Err(data::Error::TooSmall { name, what: "auxiliary", have: kept.len(), asked, why }.into());
+    }
     split.auxiliary = kept.iter().map(|&i| split.auxiliary[i]).collect();
     let mut cosines = duplicate::nearest_cosines(&theirs, &own.select(&kept));
     cosines.sort_by(f32::total_cmp);
@@ -121,12 +134,49 @@ fn suits(study: &Study, corpus: &Corpus) -> Result<(), Error> {
 pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -> Result<Box<dyn Encoder>, Error> {
     let (base, _) = encode::split_side(name);
     let folder = Path::new(base);
-    if folder.is_dir() || encode::is_toy(name) {
+    if folder.is_dir() || encode::is_toy(name) || encode::is_remote(name) {
         return Ok(encode::load(name, folder, None)?);
     }
     let asset = asset::ensure(base, watch)?;
     assets.push(describe(&asset));
     Ok(encode::load(name, &asset.dir, None)?)
+}
+
+/// The victim as a table of vectors that somebody else made, in the order of the corpus's lines or pictures.
+fn given(study: &Study, corpus: &Corpus, behind: Option<Box<dyn Encoder>>) -> Result<Box<dyn Encoder>, Error> {
+    let path = Path::new(&study.encode.vectors);
+    let table = data::vectors::read_table(path, None)?;
+    let records = Path::new(&study.data.corpus);
+    let name = format!("vectors of {}", path.file_name().unwrap_or_default().to_string_lossy());
+    let all: Vec<(String, String)> = if corpus.medium() == Medium::Picture {
+        corpus::local::picture_files(records)?.into_iter().map(|(id, _)| (id, String::new())).collect()
+    } else {
+        corpus::local::every_record(records)?.into_iter().map(|r| (r.id, r.text)).collect()
+    };
+    // By id where the vectors have ids that the records know, by order otherwise.
+    let known: HashMap<&str, usize> = all.iter().enumerate().map(|(i, (id, _))| (id.as_str(), i)).collect();
+    let by_id = table.ids.as_ref().filter(|ids| ids.iter().all(|id| known.contains_key(id.as_str())));
+    let place: Vec<usize> = match by_id {
+        Some(ids) => ids.iter().map(|id| known[id.as_str()]).collect(),
+        None if table.vectors.len() == all.len() => (0..all.len()).collect(),
+        None => {
+            let why = format!(
+                "it has {} rows for {} records; one row for each record in order, or ids that the records have, are expected",
+                table.vectors.len(),
+                all.len()
+            );
+            return Err(data::Error::Malformed { path: path.display().to_string(), line: None, why }.into());
+        }
+    };
+    if corpus.medium() == Medium::Text {
+        let texts: Vec<&str> = place.iter().map(|&i| all[i].1.as_str()).collect();
+        return Ok(Box::new(Given::texts(&name, &texts, table.vectors, behind)?));
+    }
+    let row: HashMap<&str, usize> = place.iter().enumerate().map(|(row, &i)| (all[i].0.as_str(), row)).collect();
+    let found = |r: &Record| Some((r.picture.clone()?, *row.get(r.id.as_str())?));
+    let (pictures, rows): (Vec<Picture>, Vec<usize>) = corpus.records.iter().filter_map(found).unzip();
+    let pictures: Vec<&Picture> = pictures.iter().collect();
+    Ok(Box::new(Given::pictures(&name, &pictures, table.vectors.select(&rows), behind)?))
 }
 
 /// Vectors of records, from the cache where they are there; a toy's are not worth keeping.
@@ -136,7 +186,7 @@ pub(super) fn vectors(encoder: &dyn Encoder, records: &[&Record], watch: &dyn Wa
     let pictures: Vec<&Picture> = records.iter().filter_map(|r| r.picture.as_ref()).collect();
     let texts: Vec<&str> = records.iter().map(|r| r.text.as_str()).collect();
     let shows = !pictures.is_empty();
-    if encoder.info().toy {
+    if encoder.info().toy || encoder.is_table() {
         return Ok(if shows { encoder.encode_pictures(&pictures)? } else { encoder.encode(&texts)? });
     }
     let cached = Cached::new(encoder, &asset::Cache::from_env()?.root().join("embeddings"));

@@ -28,6 +28,11 @@ impl Store {
         Ok(store)
     }
 
+    /// A folder that is only read: nothing is created.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root

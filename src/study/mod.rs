@@ -3,7 +3,7 @@
 //! A study is data, encoders, protections x attacks, seeds. [`Study::parse`] reports every problem at once, each with its
 //! line; what it returns is complete (defaults filled in) and valid.
 
-mod read;
+pub(crate) mod read;
 
 use crate::attack::AttackConfig;
 use crate::error::Exit;
@@ -92,8 +92,11 @@ impl Default for Data {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Encode {
-    /// An encoder by name, or a sentence-transformers folder.
+    /// An encoder by name, or a sentence-transformers folder. With `vectors` it may be empty: then nobody can re-embed.
     pub victim: String,
+    /// A file with the victim's vectors of the corpus, one for each record in order or by id; empty to encode them here.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub vectors: String,
     /// At least one encoder that is not the victim; the first carries the verdict.
     pub judges: Vec<String>,
     /// A further encoder that attackers of pictures may use, and that judges nothing; empty for none.
@@ -104,6 +107,7 @@ impl Default for Encode {
     fn default() -> Self {
         Self {
             victim: "all-minilm-l6-v2".to_owned(),
+            vectors: String::new(),
             judges: vec!["multilingual-e5-small".to_owned()],
             surrogate: String::new(),
         }

@@ -22,9 +22,10 @@ pub(super) fn study(path: &str, text: &str) -> Result<Study, Error> {
     }
 }
 
-struct Reader<'t> {
-    text: &'t str,
-    problems: Vec<String>,
+/// Reads a TOML file that people write: collects every problem with its line instead of stopping at the first.
+pub(crate) struct Reader<'t> {
+    pub(crate) text: &'t str,
+    pub(crate) problems: Vec<String>,
 }
 
 /// A protection as it stands in the file.
@@ -96,7 +97,8 @@ impl<'t> Reader<'t> {
             match name.as_str() {
                 "data" => data = Some((start, self.section::<Data>(value, "data"))),
                 "encode" => {
-                    encode = self.section(value, "encode");
+                    // `vectors` is not written out when it is empty: it is no default that could name its key.
+                    encode = self.section_of(value, "encode", &["victim", "vectors", "judges"]);
                     self.encode(start, &encode);
                 }
                 "utility" => utility = self.section(value, "utility"),
@@ -165,8 +167,8 @@ impl<'t> Reader<'t> {
     }
 
     fn encode(&mut self, start: usize, encode: &Encode) {
-        if encode.victim.is_empty() {
-            self.problem(start, "`encode.victim` must name an encoder or a folder");
+        if encode.victim.is_empty() && encode.vectors.is_empty() {
+            self.problem(start, "`encode.victim` must name an encoder or a folder, or `encode.vectors` a file");
         }
         if encode.judges.is_empty() {
             self.problem(start, "`encode.judges` must list at least one encoder");
@@ -307,7 +309,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn entries(&mut self, value: Spanned<DeValue<'t>>, place: &str) -> Vec<Spanned<DeValue<'t>>> {
+    pub(crate) fn entries(&mut self, value: Spanned<DeValue<'t>>, place: &str) -> Vec<Spanned<DeValue<'t>>> {
         let start = value.span().start;
         if let DeValue::Array(array) = value.into_inner() {
             return array.into_iter().collect();
@@ -325,10 +327,33 @@ impl<'t> Reader<'t> {
         T::default()
     }
 
-    /// Reads a table key by key, so that one bad value does not hide the next.
     fn table<T: Default + Serialize + DeserializeOwned>(&mut self, table: DeTable<'t>, place: &str) -> T {
         let known: Vec<String> =
             toml::Table::try_from(T::default()).map(|t| t.keys().cloned().collect()).unwrap_or_default();
+        self.keyed(table, place, &known)
+    }
+
+    fn section_of<T: Default + DeserializeOwned>(
+        &mut self,
+        value: Spanned<DeValue<'t>>,
+        place: &str,
+        known: &[&str],
+    ) -> T {
+        let start = value.span().start;
+        if let DeValue::Table(table) = value.into_inner() {
+            return self.keyed(table, place, &known.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>());
+        }
+        self.problem(start, &format!("`{place}` must be a table: write `[{place}]`"));
+        T::default()
+    }
+
+    /// Reads a table key by key, so that one bad value does not hide the next.
+    pub(crate) fn keyed<T: Default + DeserializeOwned>(
+        &mut self,
+        table: DeTable<'t>,
+        place: &str,
+        known: &[String],
+    ) -> T {
         let mut good = DeTable::new();
         for (key, value) in table {
             let name = key.get_ref().to_string();
@@ -351,9 +376,14 @@ impl<'t> Reader<'t> {
         T::deserialize(ValueDeserializer::from(Spanned::new(0..0, DeValue::Table(good)))).unwrap_or_default()
     }
 
-    fn problem(&mut self, at: usize, what: &str) {
-        let line = self.text[..at.min(self.text.len())].matches('\n').count() + 1;
+    pub(crate) fn problem(&mut self, at: usize, what: &str) {
+        let line = self.line(at);
         self.problems.push(format!("  line {line}: {what}"));
+    }
+
+    /// The line of a byte.
+    pub(crate) fn line(&self, at: usize) -> usize {
+        self.text[..at.min(self.text.len())].matches('\n').count() + 1
     }
 }
 

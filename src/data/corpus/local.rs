@@ -13,7 +13,7 @@
 
 use super::{Corpus, Draft, Positions, photos, pseudonym};
 use crate::data::clean::{Keep, Rule, collapse, paragraphs, sentences};
-use crate::data::{Error, Record};
+use crate::data::{Error, Record, columns};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -36,11 +36,38 @@ pub fn read(path: &Path, keep: &Keep) -> Result<Corpus, Error> {
     let (unit, rules, (files, sentences)) = match extension.as_deref() {
         Some("txt") => ("line", &Rule::LENGTH[..], (1, lines(path, plain_record)?)),
         Some("jsonl" | "ndjson") => ("line", &Rule::LENGTH[..], (1, lines(path, json_record)?)),
+        Some("parquet") => ("line", &Rule::LENGTH[..], (1, parquet(path)?)),
         _ => {
             return Err(malformed(path, None, "not a corpus; a .txt file, a .jsonl file or a folder is expected"));
         }
     };
     Corpus::build(Draft { name: path.display().to_string(), unit, files, rules, sentences }, keep)
+}
+
+/// Every record of a `.txt`, `.jsonl` or `.parquet` file in order, before any rule.
+///
+/// # Errors
+/// As [`read`]; also for a folder, whose sentences are cut by rules.
+pub fn every_record(path: &Path) -> Result<Vec<Record>, Error> {
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    match extension.as_deref() {
+        Some("txt") => lines(path, plain_record),
+        Some("jsonl" | "ndjson") => lines(path, json_record),
+        Some("parquet") => parquet(path),
+        _ => Err(malformed(path, None, "a .txt, a .jsonl or a .parquet file with a record a line is expected")),
+    }
+}
+
+/// The `text` column of a Parquet file, with its `id` where there is one.
+fn parquet(path: &Path) -> Result<Vec<Record>, Error> {
+    let bytes = std::fs::read(path).map_err(|source| unreadable(path, source))?;
+    let rows = columns::read_texts(bytes).map_err(|why| malformed(path, None, why))?;
+    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let named = |(number, (id, text)): (usize, (Option<String>, String))| {
+        plain_record(id.unwrap_or_else(|| format!("{stem}#{}", number + 1)), &text)
+            .map_err(|why| malformed(path, Some(number + 1), why))
+    };
+    rows.into_iter().enumerate().map(named).collect()
 }
 
 pub(super) fn unreadable(path: &Path, source: io::Error) -> Error {
