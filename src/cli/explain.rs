@@ -407,8 +407,8 @@ const TOPICS: &[Topic] = &[
     topic(
         REST,
         "waiver",
-        "`[[waiver]]` in a policy: id, scope (a glob over corpus/protection/attack/metric), until, reason, approved_by. What it covers stays in\n\
-         every output as waived. After its day a failure that it covered is inconclusive, exit 4: renew it or mend the leak.",
+        "`[[waiver]]` in a policy: id, scope (a glob over corpus/protection/attack/metric), until, reason, approved_by. What it covers\n\
+         stays in every output as waived. After its day a failure that it covered is inconclusive, exit 4: renew it or mend the leak.",
     ),
     topic(
         REST,

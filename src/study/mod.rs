@@ -100,6 +100,7 @@ pub struct Encode {
     /// At least one encoder that is not the victim; the first carries the verdict.
     pub judges: Vec<String>,
     /// A further encoder that attackers of pictures may use, and that judges nothing; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub surrogate: String,
 }
 

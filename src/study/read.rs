@@ -98,7 +98,7 @@ impl<'t> Reader<'t> {
                 "data" => data = Some((start, self.section::<Data>(value, "data"))),
                 "encode" => {
                     // `vectors` is not written out when it is empty: it is no default that could name its key.
-                    encode = self.section_of(value, "encode", &["victim", "vectors", "judges"]);
+                    encode = self.section_of(value, "encode", &["victim", "vectors", "judges", "surrogate"]);
                     self.encode(start, &encode);
                 }
                 "utility" => utility = self.section(value, "utility"),
@@ -177,6 +177,9 @@ impl<'t> Reader<'t> {
             self.problem(start, "`encode.judges` must not hold the victim: it would judge its own inversion");
         }
         let surrogate = &encode.surrogate;
+        if surrogate.is_empty() {
+            return;
+        }
         if encode.judges.first().is_some_and(|judge| split_side(judge).0 == split_side(surrogate).0) {
             self.problem(start, "`encode.surrogate` must not be the first judge: attackers descend through it");
         }

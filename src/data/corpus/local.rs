@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn what_is_no_corpus_is_refused() {
         assert!(matches!(read(Path::new("/no/such/file.txt"), &keep()), Err(Error::Read { .. })));
-        assert!(refusal("x.parquet", b"PAR1").contains("a .txt file, a .jsonl file or a folder is expected"));
+        assert!(refusal("x.csv", b"a,b").contains("a .txt, a .jsonl or a .parquet file"));
         assert!(refusal("x.txt", b"\n \n").contains("it holds no text"));
         let empty = tempfile::tempdir().expect("a scratch folder");
         let error = read(empty.path(), &keep()).expect_err("no file");
