@@ -130,13 +130,13 @@ fn the_largest_count_that_passes_is_the_exact_one() {
 
 #[test]
 fn the_number_of_targets_that_would_settle_it_follows_the_formula() {
-    // The chapter's exact search gives 30 / 135 / 1060 at 5 / 12 / 17 %; its formula 31 / 136 / 1054.
+    // An exact search gives 30 / 135 / 1060 at 5 / 12 / 17 %; the formula 31 / 136 / 1054, rounded.
     for (k, n, expected) in [(5, 100, 31_usize), (12, 100, 136), (17, 100, 1054)] {
         let hits = (0..n).map(|i| Some(f64::from(u8::from(i < k)))).collect();
         let series = Series::plain(vec![hits], (0.0, 1.0));
         let labels: Vec<u32> = (0..n as u32).collect();
         let bounds = Sum { terms: vec![(1.0, &series)], labels: &labels, event: 0.5, key: "k" }.bounds().expect("ok");
-        // The chapter rounds, we round up.
+        // Those are rounded, ours are rounded up.
         let needed = bounds.n_needed(0.2, true, 0.05).expect("the value lies below the limit");
         assert!((expected..=expected + 1).contains(&needed), "{needed} at {k} %");
     }
