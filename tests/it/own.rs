@@ -330,8 +330,8 @@ fn the_steps_of_the_action_run_anywhere() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ci/gate.sh");
     let program = Path::new(env!("CARGO_BIN_EXE_stitchback")).parent().expect("a folder");
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
-    for (min, code, verdict) in [("0.0", 0, "pass"), ("1.0", 1, "fail")] {
-        write(here, "gate.toml", &policy.replace("MIN", min));
+    for (max, code, verdict) in [("1.0", 0, "pass"), ("0.0", 1, "fail")] {
+        write(here, "gate.toml", &policy.replace("MAX", max));
         let mut command = Command::new("bash");
         command.current_dir(here).arg(script).env("PATH", &path).stdin(Stdio::null());
         command.env("STUDY", "study.toml").env("POLICY", "gate.toml").env("RUN_DIR", "out");
