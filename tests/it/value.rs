@@ -58,10 +58,10 @@ fn contribute_close_redeem_verify_audit_over_a_kill() {
     assert!(key.starts_with("edge.local+"), "{key}");
     value(&setup).assert().code(2);
 
-    let records: String =
-        (0..80).map(|i| format!("the {i}th letter tells of a walk to the old harbour number {i}\n")).collect();
+    let records: Vec<String> =
+        (0..80).map(|i| format!("the {i}th letter tells of a walk to the old harbour number {i}")).collect();
     std::fs::File::create(at("records.txt"))
-        .and_then(|mut f| std::io::Write::write_all(&mut f, records.as_bytes()))
+        .and_then(|mut f| std::io::Write::write_all(&mut f, records.join("\n").as_bytes()))
         .expect("writable");
     let running = Edge::start(Path::new(&edge));
     let side = ["--edge", &running.url, "--home", &home];

@@ -2,7 +2,7 @@
 //!
 //! | limit | value |
 //! |---|---|
-//! | body | 256 KiB |
+//! | body | 1 MiB |
 //! | headers | read within 5 s |
 //! | answer | within 10 s |
 //! | connections | [`Limits::connections`] at once, further ones wait at the door |
@@ -39,7 +39,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-const BODY: usize = 256 * 1024;
+const BODY: usize = 1024 * 1024;
 const HEADERS: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 const WAITING: usize = 1024;
@@ -339,7 +339,7 @@ async fn message(
     let envelope = match body {
         Ok(axum::Json(envelope)) => envelope,
         Err(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            return problem(StatusCode::PAYLOAD_TOO_LARGE, "a message has at most 256 KiB");
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, "a message has at most 1 MiB");
         }
         Err(e) => return problem(e.status(), "the body must be JSON: account, body, signature"),
     };

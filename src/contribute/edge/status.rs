@@ -30,8 +30,8 @@ struct Row {
     members: String,
     contributions: String,
     paid: String,
-    /// Share of the cells that hold at least one item, in percent.
-    covered: usize,
+    /// Share of the cells that hold at least one item, in percent; `None` where it is not shown.
+    covered: Option<usize>,
 }
 
 /// Whole credits with three decimals.
@@ -55,11 +55,8 @@ pub(super) fn page(edge: &Edge) -> String {
                 members: hidden(g.members.to_string()),
                 contributions: hidden(g.contributions.to_string()),
                 paid: hidden(format!("{:.4}", g.paid as f64 / TICKS)),
-                covered: if enough {
-                    100 * g.cells.iter().filter(|n| items(**n) >= 1.0).count() / g.cells.len().max(1)
-                } else {
-                    0
-                },
+                covered: enough
+                    .then(|| 100 * g.cells.iter().filter(|n| items(**n) >= 1.0).count() / g.cells.len().max(1)),
             }
         })
         .collect();
