@@ -38,7 +38,11 @@ pub fn read(path: &Path, keep: &Keep) -> Result<Corpus, Error> {
         Some("jsonl" | "ndjson") => ("line", &Rule::LENGTH[..], (1, lines(path, json_record)?)),
         Some("parquet") => ("line", &Rule::LENGTH[..], (1, parquet(path)?)),
         _ => {
-            return Err(malformed(path, None, "not a corpus; a .txt file, a .jsonl file or a folder is expected"));
+            return Err(malformed(
+                path,
+                None,
+                "not a corpus; a .txt, a .jsonl or a .parquet file, or a folder, is expected",
+            ));
         }
     };
     Corpus::build(Draft { name: path.display().to_string(), unit, files, rules, sentences }, keep)
