@@ -103,7 +103,7 @@ pub fn write(path: &Path, vectors: &Embeddings, metadata: Option<&serde_json::Va
     write_table(path, vectors, None, metadata)
 }
 
-/// Whether [`write`] knows the format, before work is spent on what it would refuse.
+/// Whether [`write()`] knows the format, before work is spent on what it would refuse.
 ///
 /// # Errors
 /// Another suffix.
@@ -114,10 +114,10 @@ pub fn check_output(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// As [`write`], with the records' ids where the format has a place for them (`.parquet`).
+/// As [`write()`], with the records' ids where the format has a place for them (`.parquet`).
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_table(
     path: &Path,
     vectors: &Embeddings,
@@ -156,7 +156,7 @@ pub fn write_table(
     }
 }
 
-/// What [`write`] put beside the vectors; `None` where there is nothing of ours.
+/// What [`write()`] put beside the vectors; `None` where there is nothing of ours.
 pub fn metadata(path: &Path) -> Option<serde_json::Value> {
     match Format::of(path).ok()? {
         Format::Npy => serde_json::from_slice(&std::fs::read(sidecar(path)).ok()?).ok(),

@@ -1,6 +1,6 @@
 //! The policy file: what a release may leak, and what it must stay good for.
 //!
-//! Parsed like a study: every problem at once, each with its line. [`Policy::check`]s keep their line, because SARIF
+//! Parsed like a study: every problem at once, each with its line. [`Check`]s keep their line, because SARIF
 //! and annotations point at it.
 
 use super::verdict::{Level, Question};
