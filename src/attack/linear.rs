@@ -15,16 +15,7 @@ const BLOCK: usize = 1024;
 /// # Shapes
 /// `(n, d)` in; `d` and `(d, d)` out, f64.
 pub fn moments(x: &Embeddings) -> (Vec<f64>, Vec<f64>) {
-    let (n, d) = (x.len(), x.dim());
-    let mut mean = vec![0.0_f64; d];
-    for row in x.rows() {
-        for (m, &v) in mean.iter_mut().zip(row) {
-            *m += f64::from(v);
-        }
-    }
-    for m in &mut mean {
-        *m /= n.max(1) as f64;
-    }
+    let (n, d, mean) = (x.len(), x.dim(), x.mean());
     let centred: Vec<f32> =
         x.rows().flat_map(|row| row.iter().zip(&mean).map(|(&v, &m)| (f64::from(v) - m) as f32)).collect();
     let mut cov = cross(&centred, &centred, n, d, d);

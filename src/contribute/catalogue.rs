@@ -72,7 +72,7 @@ impl Catalogue {
             let why = format!("{} public vectors are too few for {k} cells; give at least {}", public.len(), 10 * k);
             return Err(Error::Input(why));
         }
-        let mean = if plan.centred { mean(public) } else { vec![0.0; dim] };
+        let mean = if plan.centred { public.mean() } else { vec![0.0; dim] };
         let centre: Vec<i32> = mean.iter().map(|v| step(*v)).collect();
         let about = |row: &[f32]| -> Vec<f64> {
             row.iter().zip(&centre).map(|(&v, &c)| f64::from(v) - f64::from(c) * STEP).collect()
@@ -188,17 +188,6 @@ pub fn hex(bytes: &[u8]) -> String {
 
 fn step(v: f64) -> i32 {
     (v / STEP).round() as i32
-}
-
-fn mean(rows: &Embeddings) -> Vec<f64> {
-    let mut out = vec![0.0; rows.dim()];
-    for row in rows.rows() {
-        out.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v));
-    }
-    for m in &mut out {
-        *m /= rows.len() as f64;
-    }
-    out
 }
 
 fn unit(row: &mut [f64]) {

@@ -98,6 +98,19 @@ impl Embeddings {
         self.values.extend_from_slice(row);
     }
 
+    /// The mean of the rows; zeros without rows.
+    pub fn mean(&self) -> Vec<f64> {
+        let mut mean = vec![0.0_f64; self.dim];
+        for row in self.rows() {
+            mean.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v));
+        }
+        let n = self.len().max(1) as f64;
+        for m in &mut mean {
+            *m /= n;
+        }
+        mean
+    }
+
     /// The rows about `centre`.
     ///
     /// # Panics

@@ -6,7 +6,8 @@ use crate::attack::text::crops::Crops;
 use crate::attack::text::decoder::{Decoder, Pairing, Writer};
 use crate::attack::text::kept::{self, Record, Source};
 use crate::attack::{self, View, adapt::Adaptation};
-use crate::data::{Keep, asset, corpus, duplicate, split};
+use crate::data::corpus::{self, Corpus};
+use crate::data::{Keep, asset, duplicate, split};
 use crate::encode::{Embeddings, Encoder};
 use crate::seed;
 use serde::{Deserialize, Serialize};
@@ -42,20 +43,45 @@ impl Pretraining {
     pub fn parse(path: &str, text: &str) -> Result<Self, crate::study::Error> {
         let refuse = |problems: Vec<String>| crate::study::Error { path: path.to_owned(), problems };
         let plan: Self = toml::from_str(text).map_err(|e| refuse(vec![e.to_string()]))?;
-        let mut problems = Vec::new();
-        if plan.schema != 1 {
-            problems.push("`schema = 1` must stand at the top".to_owned());
-        }
-        if plan.corpora.is_empty() {
-            problems.push("`corpora` must name at least one corpus".to_owned());
-        }
-        if plan.name.is_empty() || !plan.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
-            problems.push("`name` must be given: letters, digits, `-` and `_`".to_owned());
-        }
+        let mut problems = head(plan.schema, &plan.name, &plan.corpora);
         problems.extend(plan.crops.check().into_iter().map(|p| format!("crops: {p}")));
         problems.extend(plan.decoder.check().into_iter().map(|p| format!("decoder: {p}")));
         if problems.is_empty() { Ok(plan) } else { Err(refuse(problems)) }
     }
+}
+
+/// What is wrong with the lines that every plan begins with.
+pub(super) fn head(schema: u32, name: &str, corpora: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if schema != 1 {
+        problems.push("`schema = 1` must stand at the top".to_owned());
+    }
+    if corpora.is_empty() {
+        problems.push("`corpora` must name at least one corpus".to_owned());
+    }
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+        problems.push("`name` must be given: letters, digits, `-` and `_`".to_owned());
+    }
+    problems
+}
+
+/// A corpus, the records of it that may be trained on, ascending, and what a kept folder says of it; `unit` names a record.
+pub(super) fn trainable(
+    name: &str,
+    keep: &Keep,
+    unit: &str,
+    watch: &dyn Watch,
+) -> Result<(Corpus, Vec<usize>, Source), Error> {
+    let mut licence = "one's own".to_owned();
+    let found = corpus::open(name, keep, &mut |name, wanted| -> Result<_, Error> {
+        let asset = asset::ensure(name, watch)?;
+        licence.clone_from(&asset.licence);
+        Ok(asset.entries(wanted)?)
+    })?;
+    let own = split::auxiliary(&found);
+    watch.message(&format!("{name}: {} of {} {unit} may be trained on", own.len(), found.records.len()));
+    let source = Source { name: name.to_owned(), licence, fingerprint: found.fingerprint.clone(), records: own.len() };
+    Ok((found, own, source))
 }
 
 /// Trains, and writes the folder `out`. Killed, it goes on where it was.
@@ -159,20 +185,8 @@ fn material(plan: &Pretraining, victim: &dyn Encoder, watch: &dyn Watch) -> Resu
     let mut material =
         Material { sentences: Vec::new(), sources: Vec::new(), targets: Embeddings::empty(victim.info().dim) };
     for name in &plan.corpora {
-        let mut licence = "one's own".to_owned();
-        let found = corpus::open(name, &keep, &mut |name, wanted| -> Result<_, Error> {
-            let asset = asset::ensure(name, watch)?;
-            licence.clone_from(&asset.licence);
-            Ok(asset.entries(wanted)?)
-        })?;
-        let own = split::auxiliary(&found);
-        watch.message(&format!("{name}: {} of {} sentences may be trained on", own.len(), found.records.len()));
-        material.sources.push(Source {
-            name: name.clone(),
-            licence,
-            fingerprint: found.fingerprint.clone(),
-            records: own.len(),
-        });
+        let (found, own, source) = trainable(name, &keep, "sentences", watch)?;
+        material.sources.push(source);
         let mut owned = own.iter().copied().peekable();
         let others = (0..found.records.len()).filter(|i| owned.next_if_eq(i).is_none());
         let others: Vec<&crate::data::Record> = others.map(|i| &found.records[i]).collect();

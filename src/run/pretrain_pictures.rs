@@ -1,10 +1,11 @@
 //! A prior of what pictures look like, trained ahead of all studies.
 
+use super::pretrain::{head, trainable};
 use super::{Watch, provenance};
 use crate::Error;
 use crate::attack::image::kept::{self, Plan, Record};
-use crate::attack::text::kept::{RECORD, Source};
-use crate::data::{Keep, Picture, asset, corpus, perceptual, split};
+use crate::attack::text::kept::RECORD;
+use crate::data::{Keep, Picture, perceptual};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -39,13 +40,7 @@ impl PicturePretraining {
     pub fn parse(path: &str, text: &str) -> Result<Self, crate::study::Error> {
         let refuse = |problems: Vec<String>| crate::study::Error { path: path.to_owned(), problems };
         let plan: Self = toml::from_str(text).map_err(|e| refuse(vec![e.to_string()]))?;
-        let mut problems = Vec::new();
-        if plan.schema != 1 {
-            problems.push("`schema = 1` must stand at the top".to_owned());
-        }
-        if plan.corpora.is_empty() {
-            problems.push("`corpora` must name at least one corpus".to_owned());
-        }
+        let mut problems = head(plan.schema, &plan.name, &plan.corpora);
         if plan.side_px == 0 || !plan.side_px.is_multiple_of(8) {
             problems.push(format!("`side_px` must be a multiple of 8, got {}", plan.side_px));
         }
@@ -68,18 +63,10 @@ pub fn execute(plan: &PicturePretraining, command: &str, out: &Path, watch: &dyn
     let keep = Keep { side_px: plan.side_px, ..Keep::default() };
     let (mut own, mut others, mut sources) = (Vec::<Picture>::new(), Vec::<Picture>::new(), Vec::new());
     for name in &plan.corpora {
-        let mut licence = "one's own".to_owned();
-        let found = corpus::open(name, &keep, &mut |name, wanted| -> Result<_, Error> {
-            let asset = asset::ensure(name, watch)?;
-            licence.clone_from(&asset.licence);
-            Ok(asset.entries(wanted)?)
-        })?;
-        let trainable = split::auxiliary(&found);
-        watch.message(&format!("{name}: {} of {} pictures may be trained on", trainable.len(), found.records.len()));
-        let (fingerprint, records) = (found.fingerprint.clone(), trainable.len());
-        sources.push(Source { name: name.clone(), licence, fingerprint, records });
+        let (found, may, source) = trainable(name, &keep, "pictures", watch)?;
+        sources.push(source);
         for (i, record) in found.records.into_iter().enumerate() {
-            let side = if trainable.binary_search(&i).is_ok() { &mut own } else { &mut others };
+            let side = if may.binary_search(&i).is_ok() { &mut own } else { &mut others };
             side.extend(record.picture);
         }
     }
@@ -90,13 +77,14 @@ pub fn execute(plan: &PicturePretraining, command: &str, out: &Path, watch: &dyn
         (others.len()..all.len()).filter(|&i| clusters[i] >= others.len()).map(|i| all[i]).collect();
     watch.message(&format!("{} pictures, {} others look like a possible target", apart.len(), own.len() - apart.len()));
     std::fs::create_dir_all(out).map_err(|source| super::Error::Io { path: out.display().to_string(), source })?;
+    let trained = kept::train(&apart, &plan.prior, plan.seed, out, watch)?;
     let record = Record {
         name: plan.name.clone(),
         corpora: sources,
         command: command.to_owned(),
-        ..kept::train(&apart, &plan.prior, plan.seed, out, watch)?
+        wall_s: meter.wall_s(),
+        ..trained
     };
-    let record = Record { wall_s: meter.wall_s(), ..record };
     let bytes = serde_json::to_vec_pretty(&record).expect("strings and numbers serialise");
     crate::attack::keep(&out.join(RECORD), &bytes)?;
     Ok(record)

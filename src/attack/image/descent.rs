@@ -4,10 +4,10 @@ use super::Pixels;
 use super::gate;
 use super::ridge::Map;
 use crate::attack::adapt::Adaptation;
-use crate::attack::{Error, Progress, Surrogate, View, linear};
+use crate::attack::{Error, Progress, Surrogate, View};
 use crate::encode::{Embeddings, Encoder, WhiteBox};
 use crate::nn::image_ops::{Filter, resample};
-use crate::nn::{self, Fitting, kernel};
+use crate::nn::{self, AdamW, Fitting, Training, kernel};
 use crate::seed;
 use candle_core::{Device, Tensor};
 use rand::RngExt;
@@ -34,7 +34,7 @@ struct Witness<'a> {
 /// One network's pull on a wave of pictures.
 pub(super) struct Pull<'a> {
     network: &'a dyn WhiteBox,
-    /// What it should say of each.
+    /// What it should say of each, about `centre`.
     targets: Embeddings,
     /// What its cosines are taken about.
     centre: Vec<f32>,
@@ -47,15 +47,13 @@ impl Pull<'_> {
         let mut misses = Vec::with_capacity(self.targets.len());
         let own = self.network.gradient(pixels, side, &mut |vectors| {
             let mut upstream = Vec::with_capacity(vectors.values().len());
-            for (e, y) in vectors.rows().zip(self.targets.rows()) {
-                let about = |v: &[f32]| -> Vec<f32> { v.iter().zip(&self.centre).map(|(v, c)| v - c).collect() };
-                let (e, y) = (about(e), about(y));
+            for (e, y) in vectors.about(&self.centre).rows().zip(self.targets.rows()) {
                 let length = |v: &[f32]| kernel::dot(v, v).sqrt().max(1e-6);
-                let (of_e, of_y) = (length(&e), length(&y));
-                let cosine = kernel::dot(&e, &y) / (of_e * of_y);
+                let (of_e, of_y) = (length(e), length(y));
+                let cosine = kernel::dot(e, y) / (of_e * of_y);
                 misses.push(1.0 - cosine);
                 let slope = |(e, y): (&f32, &f32)| -self.weight * (y / of_y - cosine * e / of_e) / of_e;
-                upstream.extend(e.iter().zip(&y).map(slope));
+                upstream.extend(e.iter().zip(y).map(slope));
             }
             upstream
         })?;
@@ -92,18 +90,17 @@ impl<'a> Descent<'a> {
     /// When the victim or the surrogate has no exact gradient.
     pub(super) fn open(
         view: &'a View<'a>,
-        side: usize,
+        pixels: &Pixels,
         surrogate: f64,
         task: &str,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
-        let pixels = view.pictures()?;
         let open = |encoder: &'a dyn Encoder| {
             let white_box = encoder.white_box().ok_or_else(|| Error::Needs {
                 attack: "descent",
                 what: format!("gradients through `{}`, which it does not offer", encoder.info().name),
             })?;
-            gate::check(white_box, &pixels, &mut seed::stream(view.seed, task, "gradient check"))?;
+            gate::check(white_box, pixels, &mut seed::stream(view.seed, task, "gradient check"))?;
             Ok::<_, Error>(white_box)
         };
         let victim = open(view.encoder)?;
@@ -113,11 +110,24 @@ impl<'a> Descent<'a> {
             Some(Surrogate { encoder, clean }) => Some(Witness {
                 network: open(encoder)?,
                 map: Map::choose(view, &adaptation, clean, task, progress)?,
-                centre: linear::moments(clean).0.into_iter().map(|v| v as f32).collect(),
+                centre: clean.mean().into_iter().map(|v| v as f32).collect(),
                 weight: surrogate as f32,
             }),
         };
-        Ok(Self { view, adaptation, victim, witness, side })
+        Ok(Self { view, adaptation, victim, witness, side: pixels.side() })
+    }
+
+    /// Steps of at most `lr` in each parameter, towards pictures of their own: nothing is shared that could be clipped or decay.
+    pub(super) fn training(steps: usize, lr: f64) -> Training {
+        Training {
+            lr,
+            warmup_steps: (steps as u64 / 20).max(1),
+            total_steps: steps as u64,
+            clip_norm: 1e9,
+            ema_decay: 0.9,
+            adamw: AdamW { weight_decay: 0.0, ..AdamW::default() },
+            ..Training::default()
+        }
     }
 
     /// What makes the attacker adaptive.
@@ -141,7 +151,7 @@ impl<'a> Descent<'a> {
         };
         let mut pulls = vec![victim];
         if let Some(Witness { network, map, centre, weight }) = &self.witness {
-            let targets = Embeddings::new(map.apply(targets), centre.len())?;
+            let targets = Embeddings::new(map.apply(targets), centre.len())?.about(centre);
             pulls.push(Pull { network: *network, targets, centre: centre.clone(), weight: *weight });
         }
         Ok(pulls)
@@ -194,8 +204,7 @@ impl<'a> Descent<'a> {
             let seen = resample(&x, &change.rows, &change.columns)?;
             let seen = seen.flatten_all().and_then(|x| x.to_vec1::<f32>()).map_err(nn::Error::from)?;
             let seen = Pixels::new(side, seen);
-            let pictures: Vec<_> = (0..seen.len()).map(|i| seen.picture(i)).collect();
-            let vectors = self.view.encoder.encode_pictures(&pictures.iter().collect::<Vec<_>>())?;
+            let vectors = seen.encoded(self.view.encoder)?;
             for (total, (e, y)) in total.iter_mut().zip(vectors.rows().zip(targets.rows())) {
                 let scale = (kernel::dot(y, y) * kernel::dot(e, e)).sqrt().max(1e-12);
                 *total += f64::from(kernel::dot(e, y) / scale) / LOOKS as f64;

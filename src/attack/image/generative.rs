@@ -8,7 +8,7 @@ use super::kept::Prior;
 use crate::attack::text::lexicon;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
-use crate::nn::{self, AdamW, Fitting, Params, Training};
+use crate::nn::{self, Fitting, Params};
 use crate::seed;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,9 @@ const WAVE: usize = 32;
 /// # Formula
 /// Codes `z` of an autoencoder of the attacker's own pictures are sampled from a rectified flow given the leading
 /// directions of the denoised release, trained on fresh releases; of `samples` pictures and the nearest auxiliary one, as the
-/// decoder draws it, that of highest noise-aware likelihood is kept. Then `steps` of descent on `z` lower `1 - cos(E(a(D(z))), y)` over random changes `a`, like
-/// [`Invert`](super::invert::Invert), but inside what the decoder `D` can draw; `prior |z|^2 / 2` is added.
+/// decoder draws it, that of highest noise-aware likelihood is kept. Then `steps` of descent on `z` lower
+/// `1 - cos(E(a(D(z))), y)` over random changes `a`, like [`Invert`](super::invert::Invert), but inside what the decoder `D`
+/// can draw; `prior |z|^2 / 2` is added.
 ///
 /// # Errors
 /// With `steps`, when the victim has no exact gradient.
@@ -121,7 +122,7 @@ impl Attack for Generative {
         progress: &dyn Progress,
     ) -> Result<Box<dyn Inverter + 'a>, Error> {
         let pixels = view.pictures()?;
-        let descent = Descent::open(view, pixels.side(), self.surrogate, task, progress)?;
+        let descent = Descent::open(view, &pixels, self.surrogate, task, progress)?;
         let kept = Prior::find(&self.pretrained, pixels.side(), self.channels)?;
         let kept = kept.filter(|k| k.fits(self.latent));
         let origin = kept.as_ref().map(Prior::origin);
@@ -175,8 +176,7 @@ impl Fitted<'_> {
                 self.flow.sample(&seen, rng)?
             };
             let drawn = self.prior.decode(&codes)?;
-            let pictures: Vec<_> = (0..drawn.len()).map(|i| drawn.picture(i)).collect();
-            let vectors = self.view.encoder.encode_pictures(&pictures.iter().collect::<Vec<_>>())?;
+            let vectors = drawn.encoded(self.view.encoder)?;
             for (i, best) in best.iter_mut().enumerate() {
                 let score = adaptation.log_likelihood(released.row(i), vectors.row(i));
                 if best.as_ref().is_none_or(|b| score > b.0) {
@@ -200,16 +200,7 @@ impl Fitted<'_> {
         let start = Tensor::from_slice(codes.values(), shape, &Device::Cpu).map_err(nn::Error::from)?;
         let mut params = Params::default();
         params.constant(&[shape.0, shape.1], 0.0);
-        let training = Training {
-            lr: self.params.lr,
-            warmup_steps: (self.params.steps as u64 / 20).max(1),
-            total_steps: self.params.steps as u64,
-            clip_norm: 1e9,
-            ema_decay: 0.9,
-            adamw: AdamW { weight_decay: 0.0, ..AdamW::default() },
-            ..Training::default()
-        };
-        let mut fitting = Fitting::new(params, training)?;
+        let mut fitting = Fitting::new(params, Descent::training(self.params.steps, self.params.lr))?;
         let pulls = self.descent.pulls(released)?;
         let trust = self.descent.trust().max(0.1);
         let code = |p: &[Tensor]| -> Result<Tensor, nn::Error> { Ok((&start + &p[0])?) };

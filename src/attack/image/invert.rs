@@ -6,7 +6,7 @@ use crate::attack::text::lexicon;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
 use crate::nn::image_ops::{Filter, resample};
-use crate::nn::{self, AdamW, Fitting, Params, Training};
+use crate::nn::{self, Fitting, Params};
 use crate::seed;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,7 @@ impl Attack for Invert {
         progress: &dyn Progress,
     ) -> Result<Box<dyn Inverter + 'a>, Error> {
         let pixels = view.pictures()?;
-        let descent = Descent::open(view, pixels.side(), self.surrogate, task, progress)?;
+        let descent = Descent::open(view, &pixels, self.surrogate, task, progress)?;
         Ok(Box::new(Fitted { params: self.clone(), view, descent, pixels }))
     }
 }
@@ -124,15 +124,6 @@ impl Fitted<'_> {
         for &scale in &scales {
             params.constant(&[n, scale, scale, 3], 0.0);
         }
-        let training = Training {
-            lr: self.params.lr,
-            warmup_steps: (self.params.steps as u64 / 20).max(1),
-            total_steps: self.params.steps as u64,
-            clip_norm: 1e9,
-            ema_decay: 0.9,
-            adamw: AdamW { weight_decay: 0.0, ..AdamW::default() },
-            ..Training::default()
-        };
         let compose = |p: &[Tensor]| -> Result<Tensor, nn::Error> {
             let mut x = start.clone();
             for (level, &scale) in p.iter().zip(&scales) {
@@ -141,7 +132,7 @@ impl Fitted<'_> {
             }
             Ok(x)
         };
-        let mut fitting = Fitting::new(params, training)?;
+        let mut fitting = Fitting::new(params, Descent::training(self.params.steps, self.params.lr))?;
         let (pulls, smooth) = (self.descent.pulls(&targets)?, self.params.tv * self.descent.trust().max(0.1));
         let mut misfits = Vec::new();
         for _ in 0..self.params.steps {

@@ -14,7 +14,7 @@ pub mod ridge;
 
 use super::{Error, View};
 use crate::data::Picture;
-use crate::encode::Embeddings;
+use crate::encode::{Embeddings, Encoder};
 
 /// Pictures of one square size as numbers of `[0, 1]`: shape `(n, side, side, 3)`, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +84,12 @@ impl Pixels {
     /// The pictures as rows of a table.
     pub(crate) fn table(&self) -> Result<Embeddings, Error> {
         Ok(Embeddings::new(self.values.clone(), self.each())?)
+    }
+
+    /// What an encoder says of the pictures.
+    pub(crate) fn encoded(&self, encoder: &dyn Encoder) -> Result<Embeddings, Error> {
+        let pictures: Vec<Picture> = (0..self.len()).map(|i| self.picture(i)).collect();
+        Ok(encoder.encode_pictures(&pictures.iter().collect::<Vec<_>>())?)
     }
 
     /// Picture `i`; what lies outside of `[0, 1]` is cut off.

@@ -329,7 +329,7 @@ impl Reader {
                 let signal = adapt::release(&view.pipeline.without_noise(), &clean, &strata, 1, |_| {
                     seed::stream(view.seed, &view.fingerprint, &format!("slots signal {} {form}", slot.id))
                 })?;
-                let (mean, _) = linear::moments(&signal);
+                let mean = signal.mean();
                 for (row, &(_, v)) in signal.rows().zip(&own) {
                     let left: Vec<f32> =
                         row.iter().zip(&mean).zip(known.row(v)).map(|((y, m), d)| y - *m as f32 - g * d).collect();
