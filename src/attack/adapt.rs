@@ -1,73 +1,22 @@
 //! What makes an attacker adaptive: fresh draws of the real pipeline, denoising, averaging, noise-aware scores.
 
+use super::denoise::{Denoising, Learned, Wiener};
 use super::{Error, View, linear};
 use crate::encode::Embeddings;
-use crate::nn::kernel::{Layout, matmul};
 use crate::protect::{Domain, Pipeline};
 use crate::seed;
 use rayon::prelude::*;
 
-/// Linear minimum-mean-square-error denoiser for isotropic noise.
-///
-/// # Formula
-/// `x^ = m + S (S + sigma^2 I)^-1 (y - m)`, with `m`, `S` the mean and covariance of the signal before the noise,
-/// estimated on auxiliary records. For a prototype the signal is the group mean, and by exchangeability the same
-/// matrix estimates each member.
-///
-/// # Shapes
-/// `(n, d)` in and out.
-///
-/// # Source
-/// Wiener 1949. It serves decoders: for identification among candidates the raw
-/// product `y.e` is already maximum likelihood, and shrinkage only pulls every guess towards the mean.
-#[derive(Debug, Clone)]
-pub struct Wiener {
-    mean: Vec<f32>,
-    gain: Vec<f32>,
-}
-
-impl Wiener {
-    /// Fits the filter on noise-free signal vectors for noise of standard deviation `sigma` per coordinate.
-    pub fn fit(signal: &Embeddings, sigma: f64) -> Self {
-        let d = signal.dim();
-        let (mean, cov) = linear::moments(signal);
-        let mut noisy = cov.clone();
-        // The floor keeps the factor defined for sigma = 0, where the filter is the identity on the signal's span.
-        linear::add_to_diagonal(&mut noisy, d, (sigma * sigma).max(1e-9));
-        let mut gain = vec![0.0_f32; d * d];
-        if let Some(factor) = linear::Cholesky::new(&noisy, d) {
-            let mut column = vec![0.0; d];
-            for j in 0..d {
-                column.copy_from_slice(&cov[j * d..(j + 1) * d]);
-                factor.solve(&mut column);
-                for (i, &v) in column.iter().enumerate() {
-                    gain[i * d + j] = v as f32;
-                }
-            }
-        }
-        Self { mean: mean.into_iter().map(|v| v as f32).collect(), gain }
-    }
-
-    /// Denoises every row.
-    pub fn apply(&self, y: &Embeddings) -> Embeddings {
-        let (n, d) = (y.len(), y.dim());
-        let mut centred = y.clone();
-        for row in centred.values_mut().chunks_exact_mut(d) {
-            row.iter_mut().zip(&self.mean).for_each(|(v, m)| *v -= m);
-        }
-        let mut out = vec![0.0_f32; n * d];
-        matmul(&mut out, centred.values(), Layout::Plain, &self.gain, Layout::Transposed, n, d, d, false);
-        for row in out.chunks_exact_mut(d) {
-            row.iter_mut().zip(&self.mean).for_each(|(v, m)| *v += m);
-        }
-        Embeddings::new(out, d).expect("a finite filter of finite rows is finite")
-    }
+/// What reads the signal out of a noisy row.
+enum Denoiser {
+    Wiener(Wiener),
+    Learned(Learned),
 }
 
 /// The adaptive part that all attackers of one view share.
 pub struct Adaptation<'a> {
     view: &'a View<'a>,
-    wiener: Option<Wiener>,
+    denoiser: Option<Denoiser>,
     /// What rows are multiplied by before they are denoised: unit rows hold their signal at its expected cosine.
     scale: f32,
     sigma: f64,
@@ -82,14 +31,18 @@ impl<'a> Adaptation<'a> {
         let (scale, sigma) = reading(view.pipeline, dim);
         let sigma = sigma / (view.releases as f64).sqrt();
         let members = noise.as_ref().map_or(1, |n| n.members).max(1);
-        let wiener = if sigma > 0.0 {
+        let denoiser = if sigma > 0.0 {
             let mut rng = seed::stream(view.seed, &view.fingerprint, "signal statistics");
             let signal = view.pipeline.without_noise().release(view.clean, Some(view.strata), &mut rng)?.vectors;
-            Some(Wiener::fit(&signal, sigma))
+            let learned = match view.denoising {
+                Denoising::Wiener => None,
+                Denoising::Learned => Learned::train(view, &signal)?.filter(|learned| learned.helps_at(sigma)),
+            };
+            Some(learned.map_or_else(|| Denoiser::Wiener(Wiener::fit(&signal, sigma)), Denoiser::Learned))
         } else {
             None
         };
-        Ok(Self { view, wiener, scale: scale as f32, sigma, members })
+        Ok(Self { view, denoiser, scale: scale as f32, sigma, members })
     }
 
     /// What the auxiliary records would release without the noise: row `i` is record `i`.
@@ -110,12 +63,15 @@ impl<'a> Adaptation<'a> {
         self.members
     }
 
-    /// The best linear estimate of the clean vectors; the rows themselves without noise.
+    /// The best estimate of the clean vectors that the view's denoiser has; the rows themselves without noise.
     pub fn denoise(&self, y: &Embeddings) -> Embeddings {
-        let Some(wiener) = &self.wiener else { return y.clone() };
+        let Some(denoiser) = &self.denoiser else { return y.clone() };
         let mut y = y.clone();
         y.values_mut().iter_mut().for_each(|v| *v *= self.scale);
-        wiener.apply(&y)
+        match denoiser {
+            Denoiser::Wiener(wiener) => wiener.apply(&y),
+            Denoiser::Learned(learned) => learned.apply(&y, self.sigma),
+        }
     }
 
     /// A fresh draw of the real pipeline on the auxiliary records: row `i` is what the attacker would see of record `i`.
@@ -241,33 +197,6 @@ pub fn release(
 mod tests {
     use super::*;
     use rand_distr::{Distribution, StandardNormal};
-
-    /// Spectrum `l_i ~ 1/i`, trace 1: the closed form predicts the cosine of the denoised vector to its truth.
-    #[test]
-    fn the_wiener_filter_reaches_its_closed_form_cosine() {
-        let (n, d) = (4000, 384);
-        let harmonic: f64 = (1..=d).map(|i| 1.0 / i as f64).sum();
-        let spectrum: Vec<f64> = (1..=d).map(|i| 1.0 / (i as f64 * harmonic)).collect();
-        let mut rng = seed::stream(7, "wiener", "signal");
-        let mut draw = |scale: &dyn Fn(usize) -> f64| {
-            let values = (0..n * d)
-                .map(|at| {
-                    let g: f64 = StandardNormal.sample(&mut rng);
-                    (g * scale(at % d)) as f32
-                })
-                .collect();
-            Embeddings::new(values, d).expect("finite")
-        };
-        let (signal, held_out) = (draw(&|i| spectrum[i].sqrt()), draw(&|i| spectrum[i].sqrt()));
-        for (sigma, simulated) in [(0.05, 0.824), (0.1, 0.687), (0.25, 0.470)] {
-            let noise = draw(&|_| sigma);
-            let mut y = held_out.clone();
-            y.values_mut().iter_mut().zip(noise.values()).for_each(|(v, e)| *v += e);
-            let guess = Wiener::fit(&signal, sigma).apply(&y);
-            let mean: f64 = guess.rows().zip(held_out.rows()).map(|(a, b)| cosine(a, b)).sum::<f64>() / n as f64;
-            assert!((mean - simulated).abs() < 0.02, "sigma {sigma}: {mean} against {simulated}");
-        }
-    }
 
     /// The model of every noise that is not normal serves the denoiser as well as a true one: after the filter the rows are as
     /// near to the signal as under normal noise of the same strength. (A cap tells nothing of one row in twenty: .03 of cosine.)

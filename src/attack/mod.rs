@@ -22,6 +22,7 @@
 //! To add one: a file, a variant of [`AttackConfig`], an arm in [`AttackConfig::build`], an example, a known-answer test.
 
 pub mod adapt;
+pub mod denoise;
 pub mod ensemble;
 pub mod floor;
 pub mod gaming;
@@ -57,6 +58,8 @@ pub struct View<'a> {
     pub leaked: &'a Embeddings,
     /// How many independent releases of each target the attacker sees.
     pub releases: usize,
+    /// How it takes the noise off them.
+    pub denoising: denoise::Denoising,
     /// Query access to the victim encoder.
     pub encoder: &'a dyn Encoder,
     /// A language model that the attacker may consult, where the study asks for one.

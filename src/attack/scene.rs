@@ -1,6 +1,7 @@
 //! A small attack on the toy encoder, for tests of attackers' parts.
 
 use super::View;
+use super::denoise::Denoising;
 use crate::data::{Keep, Record, corpus};
 use crate::encode::{Embeddings, Encoder, EncoderInfo, Error, Toy};
 use crate::protect::Pipeline;
@@ -88,6 +89,7 @@ impl Scene {
             pipeline: &self.pipeline,
             leaked: &self.leaked,
             releases: 1,
+            denoising: Denoising::Wiener,
             encoder: &self.encoder,
             prior: None,
             surrogate: None,

@@ -7,6 +7,8 @@ use crate::seed;
 use candle_core::{Device, Tensor, Var};
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Elements of the arena that are updated together.
 const BLOCK: usize = 1 << 15;
@@ -79,6 +81,29 @@ impl Params {
     pub fn tensors(&self) -> Result<Vec<Tensor>, Error> {
         self.parts().map(|(shape, values)| Ok(Tensor::from_slice(values, shape, &Device::Cpu)?)).collect()
     }
+}
+
+/// A header and parameters as bytes that notice damage: length, JSON, little-endian `f32`, BLAKE3.
+pub fn seal(header: &impl Serialize, params: &Params) -> Vec<u8> {
+    let header = serde_json::to_vec(header).expect("numbers and strings");
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    bytes.extend(params.values().iter().flat_map(|v| v.to_le_bytes()));
+    let seal = blake3::hash(&bytes);
+    bytes.extend(seal.as_bytes());
+    bytes
+}
+
+/// `None` when the bytes are not what [`seal`] wrote.
+pub fn unseal<H: DeserializeOwned>(bytes: &[u8]) -> Option<(H, Vec<f32>)> {
+    let (body, seal) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    if blake3::hash(body).as_bytes() != seal {
+        return None;
+    }
+    let (length, rest) = body.split_first_chunk::<8>()?;
+    let (header, values) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let (values, _) = values.as_chunks::<4>();
+    Some((serde_json::from_slice(header).ok()?, values.iter().map(|v| f32::from_le_bytes(*v)).collect()))
 }
 
 /// Parameters in training.

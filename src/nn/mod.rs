@@ -14,7 +14,7 @@ mod trainer;
 
 pub use adamw::AdamW;
 pub use decoder::{Batch, Decoder, DecoderConfig, Hypothesis, Prefix, Sampling, Session};
-pub use fitting::{Fitting, Params};
+pub use fitting::{Fitting, Params, seal, unseal};
 pub use trainer::{StepReport, Trainer, Training};
 
 use crate::error::Exit;

@@ -99,6 +99,7 @@ pub use pipeline::Pipeline;
 pub use privunit::PrivUnit;
 pub use privunit_g::PrivUnitG;
 pub use prototype::{POOLED, Prototype};
+pub(crate) use public::Moments;
 pub use public::Public;
 pub use purkayastha::Purkayastha;
 pub use quantize::Quantize;

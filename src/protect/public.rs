@@ -78,24 +78,24 @@ impl Public {
 
 /// Mean and principal directions of vectors.
 #[derive(Debug)]
-pub(super) struct Moments {
+pub(crate) struct Moments {
     /// The mean row.
-    pub(super) mean: Vec<f64>,
+    pub(crate) mean: Vec<f64>,
     covariance: Vec<f64>,
     axes: OnceLock<Axes>,
 }
 
 /// Variances and directions, largest first.
 #[derive(Debug)]
-pub(super) struct Axes {
-    pub(super) variances: Vec<f64>,
+pub(crate) struct Axes {
+    pub(crate) variances: Vec<f64>,
     /// `(d, d)`, one direction a row.
-    pub(super) directions: Vec<f64>,
+    pub(crate) directions: Vec<f64>,
 }
 
 impl Moments {
     /// `mean = 1/n sum x_i`, `cov = 1/n sum (x_i - mean)(x_i - mean)'`, in `f64`, sums over fixed blocks.
-    pub(super) fn of(x: &Embeddings) -> Self {
+    pub(crate) fn of(x: &Embeddings) -> Self {
         use rayon::prelude::*;
         let (n, d) = (x.len().max(1) as f64, x.dim());
         let mut mean = vec![0.0; d];
@@ -115,7 +115,7 @@ impl Moments {
     }
 
     /// The eigenvectors of the covariance, computed once.
-    pub(super) fn axes(&self) -> &Axes {
+    pub(crate) fn axes(&self) -> &Axes {
         self.axes.get_or_init(|| eigen(self.covariance.clone(), self.mean.len()))
     }
 }

@@ -5,6 +5,7 @@ use super::record::{GuaranteeRecord, GuessRecord};
 use super::sheet;
 use super::store::Store;
 use crate::Error;
+use crate::attack::denoise::Denoising;
 use crate::attack::ensemble::BestOf;
 use crate::attack::image;
 use crate::attack::probe::{Field, Inference, Probe};
@@ -148,6 +149,9 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     {
         content["sigma"] = "estimated".into();
     }
+    if study.strength.denoiser != Denoising::Wiener && cell.adaptive && attack.is_some() {
+        content["denoiser"] = json!(study.strength.denoiser);
+    }
     let dim = bench.victim.info().dim;
     if protection.pipeline.noise_at(dim).is_some_and(|noise| noise.rescaled) {
         content["denoise"] = RESCALED.into();
@@ -199,6 +203,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         pipeline: &known,
         leaked: &leaked,
         releases,
+        denoising: bench.study.strength.denoiser,
         encoder: bench.victim,
         prior: bench.prior,
         surrogate: bench.surrogate.as_ref().map(|(encoder, clean)| Surrogate { encoder: *encoder, clean }),
@@ -207,7 +212,11 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         // The real pipeline names the view: two keys are two protections, even if the attacker cannot tell them apart.
         fingerprint: if cell.adaptive {
             let estimated = outcome.assumed_sigma.map_or_else(String::new, |sigma| format!(" taken for {sigma}"));
-            format!("{} {}{estimated} x{releases}", bench.fingerprint, protection.pipeline)
+            let denoiser = match bench.study.strength.denoiser {
+                Denoising::Wiener => "",
+                Denoising::Learned => " by a learned denoiser",
+            };
+            format!("{} {}{estimated} x{releases}{denoiser}", bench.fingerprint, protection.pipeline)
         } else {
             format!("{} {known} x{releases}", bench.fingerprint)
         },

@@ -2,6 +2,7 @@
 
 use super::{Watch, provenance, setup};
 use crate::Error;
+use crate::attack::denoise::Denoising;
 use crate::attack::text::crops::Crops;
 use crate::attack::text::decoder::{Decoder, Pairing, Writer};
 use crate::attack::text::kept::{self, Record, Source};
@@ -122,6 +123,7 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
         strata: &strata,
         pipeline: &pipeline,
         releases: 1,
+        denoising: Denoising::Wiener,
         leaked: &leaked,
         encoder: victim.as_ref(),
         prior: None,

@@ -6,6 +6,7 @@
 pub(crate) mod read;
 
 use crate::attack::AttackConfig;
+use crate::attack::denoise::Denoising;
 use crate::error::Exit;
 use crate::protect::Pipeline;
 use serde::{Deserialize, Serialize};
@@ -167,6 +168,8 @@ pub struct Strength {
     pub twins: Vec<String>,
     /// Whether attackers are told the noise's standard deviation. Otherwise they estimate it from the released targets.
     pub sigma: Sigma,
+    /// How they take the noise off what they see.
+    pub denoiser: Denoising,
 }
 
 /// How attackers come to know the standard deviation of the noise.
@@ -182,7 +185,7 @@ pub enum Sigma {
 
 impl Default for Strength {
     fn default() -> Self {
-        Self { victim_cosine: 0.70, twins: Vec::new(), sigma: Sigma::Known }
+        Self { victim_cosine: 0.70, twins: Vec::new(), sigma: Sigma::Known, denoiser: Denoising::Wiener }
     }
 }
 

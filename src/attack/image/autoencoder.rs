@@ -1,6 +1,6 @@
 //! A variational autoencoder of the attacker's own pictures: what pictures of this kind look like, in a few numbers.
 
-use super::network::{self, Downward, Upward};
+use super::network::{Downward, Upward};
 use super::{Pixels, network::loss};
 use crate::attack::{Curve, Error, Progress, View, keep};
 use crate::encode::Embeddings;
@@ -270,12 +270,12 @@ impl Autoencoder {
 
     fn to_bytes(&self) -> Vec<u8> {
         let Self { up, down, params, centre, spread, curve } = self.clone();
-        network::seal(&Header { up, down, centre, spread, curve }, &params)
+        nn::seal(&Header { up, down, centre, spread, curve }, &params)
     }
 
     /// `None` when the bytes are not what [`Autoencoder::to_bytes`] wrote.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (Header { up, down, centre, spread, curve }, values) = network::unseal(bytes)?;
+        let (Header { up, down, centre, spread, curve }, values) = nn::unseal(bytes)?;
         let (mut params, mut rng) = (Params::default(), seed::stream(0, "autoencoder", "shapes"));
         down.add(&mut params, &mut rng);
         up.add(&mut params, &mut rng);

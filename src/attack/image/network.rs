@@ -5,7 +5,6 @@ use crate::nn::image_ops::{conv3x3, structural_similarity, upsample};
 use crate::nn::{self, Params, ops};
 use crate::seed;
 use candle_core::Tensor;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 const EPS: f32 = 1e-5;
@@ -153,29 +152,6 @@ pub(super) fn loss(drawn: &Tensor, truth: &Tensor) -> Result<Tensor, nn::Error> 
     let distance = (drawn - truth)?.abs()?.mean_all()?;
     let structure = (1.0 - structural_similarity(drawn, truth)?)?;
     Ok(((distance + structure)? * 0.5)?)
-}
-
-/// A header and parameters as bytes that notice damage: length, JSON, little-endian `f32`, BLAKE3.
-pub(super) fn seal(header: &impl Serialize, params: &Params) -> Vec<u8> {
-    let header = serde_json::to_vec(header).expect("numbers and strings");
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header);
-    bytes.extend(params.values().iter().flat_map(|v| v.to_le_bytes()));
-    let seal = blake3::hash(&bytes);
-    bytes.extend(seal.as_bytes());
-    bytes
-}
-
-/// `None` when the bytes are not what [`seal`] wrote.
-pub(super) fn unseal<H: DeserializeOwned>(bytes: &[u8]) -> Option<(H, Vec<f32>)> {
-    let (body, seal) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
-    if blake3::hash(body).as_bytes() != seal {
-        return None;
-    }
-    let (length, rest) = body.split_first_chunk::<8>()?;
-    let (header, values) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    let (values, _) = values.as_chunks::<4>();
-    Some((serde_json::from_slice(header).ok()?, values.iter().map(|v| f32::from_le_bytes(*v)).collect()))
 }
 
 #[cfg(test)]

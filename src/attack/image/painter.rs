@@ -113,12 +113,12 @@ impl Painter {
     fn to_bytes(&self) -> Vec<u8> {
         let Self { plan, mean, scale, curves, params } = self;
         let header = Header { plan: plan.clone(), mean: mean.clone(), scale: *scale, curves: curves.clone() };
-        network::seal(&header, params)
+        nn::seal(&header, params)
     }
 
     /// `None` when the bytes are not what [`Painter::to_bytes`] wrote.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (Header { plan, mean, scale, curves }, values) = network::unseal(bytes)?;
+        let (Header { plan, mean, scale, curves }, values) = nn::unseal(bytes)?;
         let mut params = Params::default();
         plan.add(&mut params, &mut seed::stream(0, "painter", "shapes"));
         params.set(values).ok()?;
@@ -276,6 +276,7 @@ mod tests {
             pipeline: &pipeline,
             leaked: &Embeddings::empty(clean.dim()),
             releases: 1,
+            denoising: crate::attack::denoise::Denoising::Wiener,
             encoder: &toy,
             prior: None,
             surrogate: None,

@@ -207,6 +207,7 @@ mod bench {
             pipeline: &pipeline,
             leaked: &leaked,
             releases: 1,
+            denoising: crate::attack::denoise::Denoising::Wiener,
             encoder: &encoder,
             prior: None,
             surrogate: None,

@@ -4,6 +4,7 @@ use super::decoder::{Candidate, Decoder, Pairing, Writer};
 use super::lexicon;
 use super::own_space::OwnSpace;
 use super::search::Search;
+use crate::attack::denoise::Denoising;
 use crate::attack::linear::{self, Cholesky, add_to_diagonal};
 use crate::attack::recover::{self, LinearMap};
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
@@ -161,6 +162,7 @@ impl<'a> Room<'a> {
             pipeline: &channel.pipeline,
             leaked: &none,
             releases: 1,
+            denoising: Denoising::Wiener,
             encoder: self.encoder(),
             inputs: self.inputs.clone(),
             fingerprint: format!("{} {} {}", self.view.fingerprint, self.inputs, channel.pipeline),
@@ -415,6 +417,7 @@ mod tests {
             pipeline: &known,
             leaked: &first(&release(leaked_under, "leaked"), align.needs().leaked_pairs),
             releases: 1,
+            denoising: Denoising::Wiener,
             encoder: &toy,
             prior: None,
             surrogate: None,
@@ -499,6 +502,7 @@ mod tests {
             pipeline: &"identity".parse().expect("valid"),
             leaked: &Embeddings::empty(clean.dim()),
             releases: 1,
+            denoising: Denoising::Wiener,
             encoder: &toy,
             prior: None,
             surrogate: None,

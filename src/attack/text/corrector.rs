@@ -3,7 +3,7 @@
 use super::decoder::{Course, Decoder, Learned, Pairing, Source, Writer};
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
-use crate::nn::{Decoder as Model, DecoderConfig};
+use crate::nn::{Decoder as Model, DecoderConfig, Sampling};
 use crate::seed;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -38,8 +38,14 @@ pub struct Corrector {
     pub slots: usize,
     /// Correction steps for each target.
     pub rounds: usize,
-    /// Guesses kept from step to step, and written for each of them.
+    /// Guesses kept from step to step, and written for each of them by beam search.
     pub beam: usize,
+    /// Further guesses drawn for each of them.
+    pub samples: usize,
+    /// Temperature of those.
+    pub temperature: f64,
+    /// Steps without a better guess after which it stops.
+    pub patience: usize,
     /// `false` hides the vector of the present guess: what is left is the decoder with a text to copy from.
     pub feedback: bool,
 }
@@ -56,6 +62,9 @@ impl Default for Corrector {
             slots: 12,
             rounds: 8,
             beam: 4,
+            samples: 12,
+            temperature: 0.8,
+            patience: 2,
             feedback: true,
         }
     }
@@ -76,6 +85,8 @@ impl Corrector {
             (self.slots >= 1, "`slots` must be at least 1"),
             (self.rounds >= 1, "`rounds` must be at least 1"),
             (self.beam >= 1, "`beam` must be at least 1"),
+            (self.temperature > 0.0, "`temperature` must be greater than 0"),
+            (self.patience >= 1, "`patience` must be at least 1"),
         ] {
             if !ok {
                 problems.push(what.to_owned());
@@ -107,6 +118,9 @@ struct Drafts {
     texts: Vec<String>,
     vectors: Embeddings,
 }
+
+/// Share of the decoder's learning rate that the corrector is trained with.
+const LEARNING: f64 = 0.5;
 
 /// The fold of a document: decided by its name, so that all texts of a document lie in one.
 pub fn fold(document: &str, folds: usize) -> usize {
@@ -172,11 +186,12 @@ impl Corrector {
         let params = Decoder { steps: self.steps, batch: self.batch, unconditional: 0.0, ..self.decoder.clone() };
         let source = if view.pipeline.is_identity() { Source::Clean } else { Source::Released(adaptation) };
         // The writer was tuned already, but the corrector learns to read inputs that no writer knows.
-        let lr = 0.5 * self.decoder.lr;
+        let lr = LEARNING * self.decoder.lr;
         let course = Course { view, params: &params, pairing: Pairing::True, source, steps: self.steps, lr };
-        let learned = Self { targets: 0, rounds: 0, beam: 0, ..self.clone() };
+        let learned =
+            Self { targets: 0, rounds: 0, beam: 0, samples: 0, temperature: 0.0, patience: 0, ..self.clone() };
         let origin = writer.origin();
-        let name = format!("corrector\u{0}{}\u{0}{learned:?}\u{0}{origin:?}\u{0}v1", view.fingerprint);
+        let name = format!("corrector\u{0}{}\u{0}{learned:?}\u{0}{origin:?}\u{0}v2", view.fingerprint);
         let start = Learned { model: self.start(view, writer)?, tokenizer: writer.tokenizer()?, curves: Vec::new() };
         let tokens = drafts.texts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
         let reading = Reading { drafts: tokens, vectors: &drafts.vectors, feedback: self.feedback };
@@ -269,7 +284,8 @@ impl Inverter for Fitted<'_> {
                     return Err(Error::Interrupted);
                 }
                 let starts = written[i].iter().map(|c| c.text.clone()).collect();
-                let guess = self.correct(released.row(i), denoised.row(i), starts)?;
+                let mut rng = seed::stream(self.view.seed, task, &format!("corrections {i}"));
+                let guess = self.correct(released.row(i), denoised.row(i), starts, &mut rng)?;
                 let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
                 progress.update(n, released.len(), "targets corrected");
                 Ok(guess)
@@ -287,11 +303,18 @@ impl Inverter for Fitted<'_> {
 }
 
 impl Fitted<'_> {
-    fn correct(&self, y: &[f32], denoised: &[f32], starts: Vec<String>) -> Result<Guess, Error> {
+    fn correct(
+        &self,
+        y: &[f32],
+        denoised: &[f32],
+        starts: Vec<String>,
+        rng: &mut seed::Stream,
+    ) -> Result<Guess, Error> {
         let mut seen = BTreeSet::new();
         let mut queries = 0;
         let mut beam = self.embed(y, starts, &mut seen, &mut queries)?;
         let mut trace = Vec::new();
+        let mut idle = 0;
         for _ in 0..self.params.rounds {
             rank(&mut beam, self.params.beam);
             let Some(best) = beam.first() else { break };
@@ -304,12 +327,12 @@ impl Fitted<'_> {
             let before = best.score;
             let mut written = Vec::new();
             for attempt in &beam {
-                written.extend(self.rewrite(denoised, attempt)?);
+                written.extend(self.rewrite(denoised, attempt, rng)?);
             }
             beam.extend(self.embed(y, written, &mut seen, &mut queries)?);
             rank(&mut beam, self.params.beam);
-            // Nothing new, or nothing better: every further step would read and write the same.
-            if beam.first().is_none_or(|best| best.score <= before + 1e-9) {
+            idle = if beam.first().is_some_and(|best| best.score > before + 1e-9) { 0 } else { idle + 1 };
+            if idle == self.params.patience {
                 break;
             }
         }
@@ -318,10 +341,13 @@ impl Fitted<'_> {
         Ok(Guess { queries, trace, ..Guess::new(best.text, best.score) })
     }
 
-    fn rewrite(&self, denoised: &[f32], attempt: &Attempt) -> Result<Vec<String>, Error> {
+    fn rewrite(&self, denoised: &[f32], attempt: &Attempt, rng: &mut seed::Stream) -> Result<Vec<String>, Error> {
         let cond = three(denoised, &attempt.vector, self.params.feedback);
         let given = self.writer.encode(&attempt.text)?;
-        let found = self.model.beam_after(&cond, &given, self.params.beam, self.writer.config().max_len_tokens)?;
+        let most = self.writer.config().max_len_tokens;
+        let mut found = self.model.beam_after(&cond, &given, self.params.beam, most)?;
+        let how = Sampling { temperature: self.params.temperature, top_p: 0.95, ..Sampling::default() };
+        found.extend(self.model.sample_after(&cond, &given, self.params.samples, &how, most, rng)?);
         found.iter().map(|h| self.writer.decode(&h.tokens)).collect()
     }
 
@@ -383,9 +409,10 @@ mod tests {
         let fitted = Fitted { view: &view, adaptation, writer, model, params, curves: Vec::new() };
         let text = |i: usize| scene.records[i].text.clone();
         let (y, truth) = (scene.clean.row(7), text(7));
-        let guess = fitted.correct(y, y, vec![text(30), truth.clone()]).expect("a guess");
+        let mut rng = seed::stream(1, "corrector tests", "early stop");
+        let guess = fitted.correct(y, y, vec![text(30), truth.clone()], &mut rng).expect("a guess");
         assert_eq!((guess.text, guess.queries), (truth, 2), "no query after the truth");
-        let guess = fitted.correct(y, y, vec![text(30)]).expect("a guess");
+        let guess = fitted.correct(y, y, vec![text(30)], &mut rng).expect("a guess");
         assert!(guess.queries > 1, "without the truth it tries");
         assert!(guess.trace.windows(2).all(|w| w[0].0 <= w[1].0), "queries only grow");
     }

@@ -55,7 +55,10 @@ impl Default for Sampling {
 pub struct Session<'a> {
     decoder: &'a Decoder,
     live: usize,
-    position: usize,
+    /// Rows that every hypothesis has.
+    filled: usize,
+    /// Tokens among them that are only read.
+    given: usize,
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
     spare: Vec<f32>,
@@ -100,7 +103,8 @@ impl<'a> Session<'a> {
         let mut session = Session {
             decoder,
             live: n,
-            position: filled,
+            filled,
+            given: given.len(),
             keys: vec![vec![0.0; n * size]; config.layers],
             values: vec![vec![0.0; n * size]; config.layers],
             spare: Vec::new(),
@@ -144,7 +148,7 @@ impl<'a> Session<'a> {
     /// [`Error::Shape`] for a wrong number of tokens, an unknown token, or a text that is full.
     pub fn step(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         let Decoder { config, layout, weights: w } = self.decoder;
-        let (d, n, f, at) = (config.d_model, self.live, config.ff_mult * config.d_model, self.position);
+        let (d, n, f, at) = (config.d_model, self.live, config.ff_mult * config.d_model, self.filled);
         if tokens.len() != n || at >= config.positions() || tokens.iter().any(|&t| t as usize >= config.vocab) {
             let (got, max) = (tokens.len(), config.max_len_tokens);
             return Err(Error::Shape(format!(
@@ -160,7 +164,8 @@ impl<'a> Session<'a> {
         }
         moments.resize(n, Moments::default());
         scores.resize(config.positions().next_multiple_of(16), 0.0);
-        let (embedding, position) = (layout.embedding.slice(w), &layout.position.slice(w)[at * d..][..d]);
+        let (embedding, position) =
+            (layout.embedding.slice(w), &layout.position.slice(w)[config.position(at, self.given) * d..][..d]);
         for (row, &token) in x.chunks_exact_mut(d).zip(tokens) {
             for ((row, &a), &b) in row.iter_mut().zip(&embedding[token as usize * d..]).zip(position) {
                 *row = a + b;
@@ -189,7 +194,7 @@ impl<'a> Session<'a> {
         rows::layer_norm(x, norm.gain.slice(w), norm.bias.slice(w), NORM_EPS, normed, moments);
         let logits = &mut self.logits[..n * config.vocab];
         matmul(logits, normed, Plain, layout.output.slice(w), Transposed, n, d, config.vocab, false);
-        self.position += 1;
+        self.filled += 1;
         Ok(logits)
     }
 
@@ -203,7 +208,7 @@ impl<'a> Session<'a> {
         assert!(from.iter().all(|&i| i < self.live), "reorder names live hypotheses");
         let config = &self.decoder.config;
         let size = config.positions() * config.d_model;
-        let filled = self.position * config.d_model;
+        let filled = self.filled * config.d_model;
         let in_place = from.len() == self.live && from.iter().enumerate().all(|(i, &j)| i == j);
         if in_place {
             return;
@@ -369,6 +374,24 @@ impl Decoder {
         let mut all = groups.into_iter().flatten();
         let rows = cond.len() / self.config.cond_dim;
         Ok((0..rows).map(|_| all.by_ref().take(n).collect()).collect())
+    }
+
+    /// Samples `n` texts for one conditioning vector `cond` `(cond_dim)` behind the tokens `given`, which are read and not
+    /// repeated. Every sample draws from its own stream, seeded from `rng` in order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `cond` is not one vector, or when `given` is too long or holds an unknown token.
+    pub fn sample_after(
+        &self,
+        cond: &[f32],
+        given: &[u32],
+        n: usize,
+        how: &Sampling,
+        max_len_tokens: usize,
+        rng: &mut dyn Rng,
+    ) -> Result<Vec<Hypothesis>, Error> {
+        let jobs: Vec<(&[f32], u64)> = (0..n).map(|_| (cond, rng.next_u64())).collect();
+        self.sample_group(&jobs, given, how, max_len_tokens)
     }
 
     fn sample_group(

@@ -119,6 +119,16 @@ impl DecoderConfig {
     fn positions(&self) -> usize {
         self.slots + self.max_len_tokens - 1
     }
+
+    /// The position of row `row` of a sequence whose first `given` tokens are only read: the prefix and what is written count
+    /// from the front, as without them, and what is read from the back.
+    fn position(&self, row: usize, given: usize) -> usize {
+        match row.checked_sub(self.slots) {
+            Some(token) if token < given => self.positions() - 1 - token,
+            Some(_) => row - given,
+            None => row,
+        }
+    }
 }
 
 /// What a training or evaluation step reads.
@@ -190,21 +200,50 @@ impl Decoder {
         Ok(Decoder { config, layout, weights })
     }
 
-    /// Takes over every parameter of `other` that has the same name and shape here; of the positions, those behind the
-    /// prefix, as far as both have them. The rest keeps its own start.
+    /// Takes over what `other` knows: every parameter of the same name and shape, and of a prefix that reads more or has more
+    /// slots the part that `other` has. Of its new inputs the taken part sees nothing yet; texts that are only read start at
+    /// the positions of texts that are written. The rest keeps its own start.
     pub fn adopt(&mut self, other: &Decoder) {
-        let own = self.layout.parts.clone();
-        for part in &own {
+        for part in &self.layout.parts {
             if let Some(like) = other.layout.parts.iter().find(|p| p.name == part.name && p.shape == part.shape) {
                 part.span.of_mut(&mut self.weights).copy_from_slice(like.span.slice(&other.weights));
             }
         }
-        if self.config.d_model == other.config.d_model {
-            let behind = |c: &DecoderConfig| c.slots * c.d_model;
-            let from = &other.layout.position.slice(&other.weights)[behind(&other.config)..];
-            let to = &mut self.layout.position.of_mut(&mut self.weights)[behind(&self.config)..];
-            let shared = from.len().min(to.len());
-            to[..shared].copy_from_slice(&from[..shared]);
+        let (own, like, d) = (&self.config, &other.config, self.config.d_model);
+        if d != like.d_model {
+            return;
+        }
+        let fits = own.cond_dim >= like.cond_dim && own.hidden() >= like.hidden() && own.slots >= like.slots;
+        let slots = if fits { like.slots } else { 0 };
+        if fits {
+            let widths = [(own.hidden(), like.hidden()), (own.slots * d, like.slots * d)];
+            let maps =
+                [(self.layout.prefix_in, other.layout.prefix_in), (self.layout.prefix_out, other.layout.prefix_out)];
+            for ((map, from), (width, narrow)) in maps.into_iter().zip(widths) {
+                let mut rows = from.weight.slice(&other.weights).chunks_exact(narrow);
+                for row in map.weight.of_mut(&mut self.weights).chunks_exact_mut(width) {
+                    match rows.next() {
+                        Some(from) => row[..narrow].copy_from_slice(from),
+                        None => row[..narrow].fill(0.0),
+                    }
+                }
+                map.bias.of_mut(&mut self.weights)[..narrow].copy_from_slice(from.bias.slice(&other.weights));
+            }
+            let null = other.layout.null.slice(&other.weights);
+            self.layout.null.of_mut(&mut self.weights)[..null.len()].copy_from_slice(null);
+        }
+        let from: Vec<&[f32]> = other.layout.position.slice(&other.weights).chunks_exact(d).collect();
+        let written = &from[like.slots..];
+        let mut to: Vec<&mut [f32]> = self.layout.position.of_mut(&mut self.weights).chunks_exact_mut(d).collect();
+        for (to, from) in to.iter_mut().zip(&from[..slots]) {
+            to.copy_from_slice(from);
+        }
+        let texts = &mut to[own.slots..];
+        for (to, from) in texts.iter_mut().rev().zip(written) {
+            to.copy_from_slice(from);
+        }
+        for (to, from) in texts.iter_mut().zip(written) {
+            to.copy_from_slice(from);
         }
     }
 
@@ -447,6 +486,31 @@ mod tests {
         assert!(best.tokens.len() <= 5);
         assert!(decoder.loss(&Batch { given: &[9], ..batch }).is_err(), "nothing is left to predict");
         assert!(Session::start(&decoder, Prefix::Null, &[0; 12], 1).is_err(), "no room is left to write");
+    }
+
+    /// What a corrector starts from: a wider reader that writes what the narrower one writes, whatever its new inputs say.
+    #[test]
+    fn an_adopted_decoder_is_not_disturbed_by_new_inputs() {
+        let decoder = decoder();
+        let config = DecoderConfig { cond_dim: 15, max_len_tokens: 24, ..decoder.config().clone() };
+        let mut wide = Decoder::new(config, &mut seed::stream(7, "decoder tests", "wide")).expect("valid");
+        wide.adopt(&decoder);
+        let mut rng = seed::stream(7, "decoder tests", "inputs");
+        let cond: Vec<f32> = (0..15).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let texts = texts(5, &mut rng);
+        let slices: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        for (narrow, prefix) in [(Prefix::Shared(&cond[..5]), Prefix::Shared(&cond[..])), (Prefix::Null, Prefix::Null)]
+        {
+            let want = decoder.log_probs(narrow, &slices).expect("scores");
+            let got = wide.log_probs(prefix, &slices).expect("scores");
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - want).abs() < 1e-4 * want.abs(), "{got} against {want}");
+            }
+        }
+        let (mut how, mut rng) = (Sampling::default(), seed::stream(8, "decoder tests", "after"));
+        how.temperature = 1e-4;
+        let drawn = wide.sample_after(&cond, &[3, 4, 0], 3, &how, 6, &mut rng).expect("texts");
+        assert!(drawn.iter().all(|h| h.tokens == drawn[0].tokens && h.tokens.len() <= 6), "the likeliest text, thrice");
     }
 
     #[test]

@@ -265,12 +265,14 @@ impl Workspace {
             let text = source.text(sample);
             let prefix = prefix.expect("`condition` made a prefix for every conditioned sample").chunks_exact(d);
             let read = text[..text.len() - 1].iter().map(|&token| &embedding[token as usize * d..][..d]);
-            for ((value, position), row) in prefix.chain(read).zip(position.chunks_exact(d)).zip(&mut rows) {
+            let given = source.given(sample);
+            for ((at, value), row) in prefix.chain(read).enumerate().zip(&mut rows) {
+                let position = &position[config.position(at, given) * d..][..d];
                 for ((row, &a), &b) in row.iter_mut().zip(value).zip(position) {
                     *row = a + b;
                 }
             }
-            self.targets.extend_from_slice(&text[source.given(sample)..]);
+            self.targets.extend_from_slice(&text[given..]);
         }
         if let Some((dropout, first)) = dropout {
             dropout.apply_in_place(first, x);
@@ -445,7 +447,10 @@ impl Workspace {
             } else if let Some(d_prefix) = conditioned.next() {
                 d_prefix.copy_from_slice(prefix);
             }
-            rows::add(rows, &mut layout.position.of_mut(grads)[..rows.len()]);
+            let position = layout.position.of_mut(grads);
+            for (at, row) in rows.chunks_exact(d).enumerate() {
+                rows::add(row, &mut position[config.position(at, source.given(sample)) * d..][..d]);
+            }
             let embedding = layout.embedding.of_mut(grads);
             for (&token, row) in text.iter().zip(read.chunks_exact(d)) {
                 rows::add(row, &mut embedding[token as usize * d..][..d]);
