@@ -153,8 +153,9 @@ const TOPICS: &[Topic] = &[
         ATTACKS,
         "align",
         "Knows neither the victim encoder nor its key, but `pairs` leaked pairs of text and release: a linear map takes releases into a\n\
-         space of the attacker's own, from where its decoder writes. With `space = \"victim\"` it may query the encoder as well, and\n\
-         the map undoes a secret transform; with `search_queries` a search goes on from there.",
+         space of the attacker's own, from where its decoder writes: that of its texts' words, or with `space = \"surrogate\"` that of\n\
+         the public encoder that the study names. With `space = \"victim\"` it may query the encoder as well, and the map undoes a\n\
+         secret transform; with `search_queries` a search goes on from there.",
     ),
     topic(
         ATTACKS,

@@ -137,7 +137,7 @@ impl Bench<'_> {
             out.push(format!("circular: the judge {judge} {reason}; its similarity is no independent opinion"));
         }
         if let Some((surrogate, _)) = &self.surrogate {
-            out.push(format!("attackers of pictures also descend through {}", surrogate.info().name));
+            out.push(format!("attackers have {} as a public network of their own", surrogate.info().name));
         }
         out.push(format!(
             "corpus {}: {} targets from {} documents, {} auxiliary records from other documents (nearest one at cosine {:.2} in the median)",

@@ -217,7 +217,12 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
     assert!(open["blind_leak"].as_f64().expect("a number").abs() < 0.2);
     assert!(noisy["guarantee"]["mu"].as_f64().expect("a number") > 0.0);
     every_row_that_was_asked_for_is_there(&whole, &summary);
-    assert!(read(&whole.join("report.html")).contains("What can be inferred"));
+    let page = read(&whole.join("report.html"));
+    assert!(page.contains("What can be inferred"));
+    for file in ["summary.json", "records.jsonl"] {
+        let hash = blake3::hash(read(&whole.join(file)).as_bytes()).to_hex();
+        assert!(page.contains(hash.as_str()), "the page names the bytes of {file} that it was printed from");
+    }
     assert!(["attribute", "slots", "linkage"].iter().all(|probe| open["best_attack"] != *probe));
     assert!(summary["assumptions"][0].as_str().expect("text").starts_with("toy:"));
     // Exit 4 exactly when the attackers did not clear their bar.

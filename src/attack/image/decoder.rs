@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Formula
 /// The network minimises `(|x^ - x| + 1 - SSIM(x^, x)) / 2` over auxiliary pictures beside fresh releases: roughly the
-/// mean picture given the vector, so colours and coarse shapes come back first.
+/// mean picture given the vector, so colours and coarse shapes come back first. Where the study names a surrogate, what that
+/// network finds different is added.
 ///
 /// # Source
 /// Dosovitskiy and Brox 2016 (inverting features with up-convolutional networks). Differs: layer normalisation over
@@ -32,11 +33,21 @@ pub struct ImageDecoder {
     pub lr: f64,
     /// Channels after the first doubling; every doubling halves them.
     pub channels: usize,
+    /// Weight of what the study's surrogate network, if it names one, finds different.
+    pub perceptual: f64,
 }
 
 impl Default for ImageDecoder {
     fn default() -> Self {
-        Self { pretrained: "auto".to_owned(), steps: 1200, adapt_steps: 200, batch: 64, lr: 2e-3, channels: 64 }
+        Self {
+            pretrained: "auto".to_owned(),
+            steps: 1200,
+            adapt_steps: 200,
+            batch: 64,
+            lr: 2e-3,
+            channels: 64,
+            perceptual: 0.1,
+        }
     }
 }
 
@@ -51,6 +62,9 @@ impl ImageDecoder {
         }
         if !(self.lr > 0.0 && self.lr <= 0.1) {
             problems.push(format!("`lr` must be in (0, 0.1], got {}", self.lr));
+        }
+        if !(self.perceptual >= 0.0 && self.perceptual.is_finite()) {
+            problems.push(format!("`perceptual` must be at least 0, got {}", self.perceptual));
         }
         problems
     }

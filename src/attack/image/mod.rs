@@ -10,6 +10,7 @@ pub mod invert;
 pub mod kept;
 mod network;
 pub mod painter;
+mod perceptual;
 pub mod ridge;
 
 use super::{Error, View};

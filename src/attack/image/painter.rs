@@ -4,6 +4,7 @@ use super::Pixels;
 use super::decoder::ImageDecoder;
 use super::kept::{self, Prior};
 use super::network::{self, Upward};
+use super::perceptual::Eye;
 use crate::attack::adapt::Adaptation;
 use crate::attack::text::decoder::Pairing;
 use crate::attack::{Curve, Error, Progress, View, keep};
@@ -73,7 +74,7 @@ impl Painter {
     ) -> Result<Self, Error> {
         let pixels = view.pictures()?;
         let kept = kept::identity(&params.pretrained)?.unwrap_or_default();
-        let name = format!("{}\u{0}{}\u{0}{pairing:?}\u{0}{params:?}\u{0}{kept}\u{0}v2", view.inputs, view.seed);
+        let name = format!("{}\u{0}{}\u{0}{pairing:?}\u{0}{params:?}\u{0}{kept}\u{0}v3", view.inputs, view.seed);
         let course = Course { view, adaptation, params, pixels: &pixels, pairing, released: false, name: &name };
         let base = course.run(None, progress)?;
         if view.pipeline.is_identity() || params.adapt_steps == 0 {
@@ -195,6 +196,7 @@ impl Course<'_> {
             adamw,
             ..Training::default()
         };
+        let eye = Eye::open(self.view, self.pixels, self.params.perceptual)?;
         let mut fitting = Fitting::new(painter.params.clone(), training)?;
         let mut order: Vec<usize> = (0..self.pixels.len()).collect();
         order.shuffle(&mut self.stream("held out"));
@@ -216,7 +218,11 @@ impl Course<'_> {
             let end = (at + self.params.batch).min(order.len());
             let (x, y) = self.batch(&painter, &vectors, &order[at..end])?;
             at = end;
-            fitting.step(|p| network::loss(&painter.plan.forward(p, &x)?, &y))?;
+            fitting.step(|p| {
+                let drawn = painter.plan.forward(p, &x)?;
+                let loss = network::loss(&drawn, &y)?;
+                eye.as_ref().map_or(Ok(loss.clone()), |eye| Ok((loss + eye.pull(&drawn, &y)?)?))
+            })?;
             if (step + 1) % steps.div_ceil(POINTS) == 0 || step + 1 == steps {
                 painter.params = fitting.averaged();
                 points.push(((step + 1) as f64, self.held_out(&painter, &vectors, &held_out)?));

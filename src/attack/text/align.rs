@@ -7,7 +7,7 @@ use super::search::Search;
 use crate::attack::denoise::Denoising;
 use crate::attack::linear::{self, Cholesky, add_to_diagonal};
 use crate::attack::recover::{self, LinearMap};
-use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
+use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, Surrogate, View, adapt::Adaptation};
 use crate::encode::{Embeddings, Encoder};
 use crate::protect::{Gaussian, Pipeline};
 use crate::seed;
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// Learns a linear map from leaked pairs of release and text into a space that it can write from.
 ///
-/// With its own space (words, no query to the victim) it stands for a thief of a vector database whose encoder is
-/// unknown. With the victim's space it stands for one who can query the encoder but lacks a key: the map then undoes
+/// With its own space (words, or a public encoder's; no query to the victim) it stands for a thief of a vector database whose
+/// encoder is unknown. With the victim's space it stands for one who can query the encoder but lacks a key: the map then undoes
 /// the secret transform. Whatever the pipeline does to vectors is inside the pairs, so the attack is adaptive as it
 /// stands.
 ///
@@ -61,6 +61,8 @@ pub enum Space {
     /// Words of its own texts ([`OwnSpace`]): no query to the victim encoder.
     #[default]
     Own,
+    /// That of the public encoder which the study names as `encode.surrogate`: no query to the victim encoder either.
+    Surrogate,
     /// The victim encoder's, by queries: what is missing is the secret between its vectors and the releases.
     Victim,
 }
@@ -123,7 +125,9 @@ impl Attack for Align {
             decoder: self.decoder.clone(),
             ..Search::default()
         });
-        Ok(Box::new(Fitted { room, channel, writer, learning, search, nearest: self.nearest, fluency: self.fluency }))
+        let asks_the_victim = self.space == Space::Victim;
+        let Self { nearest, fluency, .. } = *self;
+        Ok(Box::new(Fitted { room, channel, writer, learning, search, nearest, fluency, asks_the_victim }))
     }
 }
 
@@ -131,23 +135,41 @@ impl Attack for Align {
 struct Room<'a> {
     view: &'a View<'a>,
     own: Option<OwnSpace>,
+    /// The encoder of the space, where others made it.
+    lent: Option<&'a dyn Encoder>,
     clean: Embeddings,
     inputs: String,
 }
 
 impl<'a> Room<'a> {
     fn open(params: &Align, view: &'a View<'a>) -> Result<Self, Error> {
-        if params.space == Space::Victim {
-            return Ok(Self { view, own: None, clean: view.clean.clone(), inputs: view.inputs.clone() });
+        let lent = |encoder: &'a dyn Encoder, clean: &Embeddings, inputs| Self {
+            view,
+            own: None,
+            lent: Some(encoder),
+            clean: clean.clone(),
+            inputs,
+        };
+        match (params.space, view.surrogate) {
+            (Space::Victim, _) => return Ok(lent(view.encoder, view.clean, view.inputs.clone())),
+            (Space::Surrogate, Some(Surrogate { encoder, clean })) => {
+                return Ok(lent(encoder, clean, format!("{} by {}", view.inputs, encoder.info().name)));
+            }
+            (Space::Surrogate, None) => {
+                let what = "an encoder of its own; name a public one as `encode.surrogate`".to_owned();
+                return Err(Error::Needs { attack: "align", what });
+            }
+            (Space::Own, _) => {}
         }
         let texts: Vec<&str> = view.auxiliary.iter().map(|r| r.text.as_str()).collect();
         let inputs = format!("{} own space of {}", view.inputs, params.dim);
         let own = OwnSpace::fit(&texts, params.dim, &mut seed::stream(view.seed, &inputs, "range finder"))?;
-        Ok(Self { view, clean: own.encode(&texts)?, own: Some(own), inputs })
+        Ok(Self { view, clean: own.encode(&texts)?, own: Some(own), lent: None, inputs })
     }
 
     fn encoder(&self) -> &dyn Encoder {
-        self.own.as_ref().map_or(self.view.encoder, |own| own)
+        let own = self.own.as_ref().map(|own| own as &dyn Encoder);
+        own.or(self.lent).expect("a space is the attacker's own or lent")
     }
 
     /// Runs `work` on the view from inside the space: clean vectors, and a release that differs from them by noise.
@@ -302,6 +324,7 @@ struct Fitted<'a> {
     search: Option<Search>,
     nearest: usize,
     fluency: f64,
+    asks_the_victim: bool,
 }
 
 impl Fitted<'_> {
@@ -321,7 +344,7 @@ impl Fitted<'_> {
             .map(|(c, o)| (adaptation.log_likelihood(z, o) + self.fluency * c.log_prob, c))
             .reduce(|a, b| if b.0 > a.0 { b } else { a });
         // Its own space costs no queries to the victim.
-        let queries = if self.room.own.is_some() { 0 } else { texts.len() };
+        let queries = if self.asks_the_victim { texts.len() } else { 0 };
         Ok(best.map_or_else(
             || Guess::new(String::new(), f64::NEG_INFINITY),
             |(score, c)| Guess { queries, ..Guess::new(c.text.clone(), score) },
@@ -342,7 +365,7 @@ impl Inverter for Fitted<'_> {
         self.room.inside(&self.channel, |inner, adaptation| {
             if let Some(search) = &self.search {
                 let mut guesses = search.fit(inner, task, progress)?.invert(&received, task, progress)?;
-                if self.room.own.is_some() {
+                if !self.asks_the_victim {
                     for guess in &mut guesses {
                         guess.queries = 0;
                     }
@@ -420,7 +443,7 @@ mod tests {
             denoising: Denoising::Wiener,
             encoder: &toy,
             prior: None,
-            surrogate: None,
+            surrogate: Some(Surrogate { encoder: &toy, clean: &first(&clean, 560) }),
             seed: 1,
             inputs: "align test".to_owned(),
             fingerprint: format!("align test {real}"),
@@ -463,7 +486,7 @@ mod tests {
 
     #[test]
     fn leaked_pairs_undo_a_secret_rotation_and_pairs_of_another_key_say_nothing() {
-        for space in [Space::Own, Space::Victim] {
+        for space in [Space::Own, Space::Surrogate, Space::Victim] {
             let align = small(space);
             let real = "clip(l2=1) | rotate(key=7)";
             let (right, texts, curves) = guesses(&align, real, real);
@@ -477,7 +500,7 @@ mod tests {
             assert_eq!(learning.points.iter().map(|p| p.0).collect::<Vec<_>>(), [1.0, 10.0, 100.0, 300.0]);
             assert!(learning.points[3].1 > learning.points[0].1 + 0.2, "{:?}", learning.points);
             let queries: usize = right.iter().map(|g| g.queries).sum();
-            assert_eq!(queries == 0, space == Space::Own, "its own space costs no queries to the victim");
+            assert_eq!(queries == 0, space != Space::Victim, "an own space costs no queries to the victim");
         }
     }
 
