@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 /// Names under which a vector is looked for.
 const NAMES: [&str; 4] = ["embedding", "embeddings", "vector", "vectors"];
+/// Names of a column of pictures, and of one that says what they show.
+const PICTURES: [&str; 2] = ["image", "img"];
+const LABELS: [&str; 3] = ["label", "labels", "topic"];
 /// Longest line of JSON that is read.
 const MAX_LINE_BYTES: usize = 4 << 20;
 /// Most bytes that a Parquet file may say it unpacks to.
@@ -121,7 +124,7 @@ pub(super) fn read_parquet(bytes: Vec<u8>, column: Option<&str>) -> Result<Table
 }
 
 fn parquet_rows(bytes: Vec<u8>, column: Option<&str>) -> Result<Table, String> {
-    let reader = open(bytes)?;
+    let reader = open(bytes.into())?;
     let schema = reader.metadata().file_metadata().schema();
     let names: Vec<&str> = schema.get_fields().iter().map(|f| f.name()).collect();
     let name = match column {
@@ -149,7 +152,7 @@ fn parquet_rows(bytes: Vec<u8>, column: Option<&str>) -> Result<Table, String> {
 }
 
 /// The `text` column of a Parquet file, each with its `id` where there is one.
-pub(super) fn read_texts(bytes: Vec<u8>) -> Result<Vec<(Option<String>, String)>, String> {
+pub(super) fn read_texts(bytes: bytes::Bytes) -> Result<Vec<(Option<String>, String)>, String> {
     let read = std::panic::AssertUnwindSafe(|| {
         let broken = |e: parquet::errors::ParquetError| format!("it is not a Parquet file that can be read: {e}");
         let reader = open(bytes)?;
@@ -168,10 +171,82 @@ pub(super) fn read_texts(bytes: Vec<u8>) -> Result<Vec<(Option<String>, String)>
     std::panic::catch_unwind(read).unwrap_or_else(|_| Err("it is not a Parquet file that can be read".to_owned()))
 }
 
+/// A picture of a table, still encoded.
+pub(super) struct Encoded {
+    pub(super) id: Option<String>,
+    pub(super) text: Option<String>,
+    pub(super) label: Option<String>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The pictures of a Parquet table; nothing where it has no column for them.
+pub(super) fn read_pictures(bytes: bytes::Bytes) -> Result<Option<Vec<Encoded>>, String> {
+    let read = std::panic::AssertUnwindSafe(|| {
+        let reader = open(bytes)?;
+        let columns = [&PICTURES[..], &LABELS, &["id", "text", "caption"]].concat();
+        let projection = project(&reader, &columns)?;
+        if !projection.get_fields().iter().any(|f| PICTURES.contains(&f.name())) {
+            return Ok(None);
+        }
+        let classes = classes(&reader);
+        let rows = reader.get_row_iter(Some(projection));
+        let rows = rows.map_err(|e| format!("it is not a Parquet file that can be read: {e}"))?;
+        rows.enumerate()
+            .map(|(number, row)| {
+                let row = row.map_err(|e| format!("row {number} cannot be read: {e}"))?;
+                encoded(&row, &classes).ok_or_else(|| {
+                    format!("row {number} has no picture; `image` holds bytes, or a struct with a field `bytes`")
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map(Some)
+    });
+    std::panic::catch_unwind(read).unwrap_or_else(|_| Err("it is not a Parquet file that can be read".to_owned()))
+}
+
+fn encoded(row: &Row, classes: &[String]) -> Option<Encoded> {
+    let (id, mut text) = labels(row);
+    let (mut label, mut bytes) = (None, None);
+    for (column, field) in row.get_column_iter() {
+        let column = column.as_str();
+        match field {
+            Field::Str(caption) if column == "caption" => text = text.or_else(|| Some(caption.clone())),
+            Field::Str(name) if LABELS.contains(&column) => label = Some(name.clone()),
+            Field::Int(class) if LABELS.contains(&column) => label = Some(class_name(i64::from(*class), classes)),
+            Field::Long(class) if LABELS.contains(&column) => label = Some(class_name(*class, classes)),
+            Field::Bytes(picture) if PICTURES.contains(&column) => bytes = Some(picture.data().to_vec()),
+            Field::Group(parts) if PICTURES.contains(&column) => {
+                let picture = parts.get_column_iter().find(|(name, _)| *name == "bytes");
+                if let Some((_, Field::Bytes(picture))) = picture {
+                    bytes = Some(picture.data().to_vec());
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(Encoded { id, text, label, bytes: bytes? })
+}
+
+fn class_name(class: i64, classes: &[String]) -> String {
+    let named = usize::try_from(class).ok().and_then(|class| classes.get(class));
+    named.cloned().unwrap_or_else(|| class.to_string())
+}
+
+/// The names of a table's classes, as the hub's library notes them beside the schema.
+fn classes(reader: &SerializedFileReader<bytes::Bytes>) -> Vec<String> {
+    let notes = reader.metadata().file_metadata().key_value_metadata();
+    let note =
+        notes.into_iter().flatten().find(|note| note.key == "huggingface").and_then(|note| note.value.as_deref());
+    let note: serde_json::Value = note.and_then(|note| serde_json::from_str(note).ok()).unwrap_or_default();
+    let of = |label: &&str| note["info"]["features"][label]["names"].as_array();
+    let names = LABELS.iter().find_map(of).into_iter().flatten();
+    names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
 /// A file whose metadata promises no more than we read.
-fn open(bytes: Vec<u8>) -> Result<SerializedFileReader<bytes::Bytes>, String> {
-    let reader = SerializedFileReader::new(bytes::Bytes::from(bytes))
-        .map_err(|e| format!("it is not a Parquet file that can be read: {e}"))?;
+fn open(bytes: bytes::Bytes) -> Result<SerializedFileReader<bytes::Bytes>, String> {
+    let reader =
+        SerializedFileReader::new(bytes).map_err(|e| format!("it is not a Parquet file that can be read: {e}"))?;
     let unpacked: i64 = reader.metadata().row_groups().iter().map(|g| g.total_byte_size().max(0)).sum();
     if unpacked > MAX_UNPACKED_BYTES {
         return Err(format!("it unpacks to {unpacked} bytes, more than the {MAX_UNPACKED_BYTES} that are read"));

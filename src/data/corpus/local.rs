@@ -4,6 +4,8 @@
 //! |---|---|---|---|
 //! | `x.txt` | a line that is not blank | the line | length only |
 //! | `x.jsonl` | a line's `text` | its `document`, else its `id` | length only |
+//! | `x.parquet`, a folder of them | a picture of a row with `image` | its `id`, else the row | see `tables` |
+//! | `x.parquet` | a row's `text` | its `id`, else the row | length only |
 //! | a folder | a sentence of a `.txt` or `.md` file in it or below it | the file | all |
 //! | a folder | a picture in it or below it | the picture, unless a table says otherwise | see `photos` |
 //!
@@ -11,7 +13,7 @@
 //! A line of JSONL may also have `id`, `topic`, `time` and `owner` (kept as a hash); other fields are ignored. The
 //! first sub-folder is the topic. Hidden files and links are passed over.
 
-use super::{Corpus, Draft, Positions, photos, pseudonym};
+use super::{Corpus, Draft, Positions, photos, pseudonym, tables};
 use crate::data::clean::{Keep, Rule, collapse, paragraphs, sentences};
 use crate::data::{Error, Record, columns};
 use std::fs::File;
@@ -36,7 +38,12 @@ pub fn read(path: &Path, keep: &Keep) -> Result<Corpus, Error> {
     let (unit, rules, (files, sentences)) = match extension.as_deref() {
         Some("txt") => ("line", &Rule::LENGTH[..], (1, lines(path, plain_record)?)),
         Some("jsonl" | "ndjson") => ("line", &Rule::LENGTH[..], (1, lines(path, json_record)?)),
-        Some("parquet") => ("line", &Rule::LENGTH[..], (1, parquet(path)?)),
+        Some("parquet") => {
+            if let Some(pictures) = tables::read(path.display().to_string(), &[path.to_path_buf()], keep)? {
+                return Ok(pictures);
+            }
+            ("line", &Rule::LENGTH[..], (1, parquet(path)?))
+        }
         _ => {
             return Err(malformed(
                 path,
@@ -65,7 +72,7 @@ pub fn every_record(path: &Path) -> Result<Vec<Record>, Error> {
 /// The `text` column of a Parquet file, with its `id` where there is one.
 fn parquet(path: &Path) -> Result<Vec<Record>, Error> {
     let bytes = std::fs::read(path).map_err(|source| unreadable(path, source))?;
-    let rows = columns::read_texts(bytes).map_err(|why| malformed(path, None, why))?;
+    let rows = columns::read_texts(bytes.into()).map_err(|why| malformed(path, None, why))?;
     let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let named = |(number, (id, text)): (usize, (Option<String>, String))| {
         plain_record(id.unwrap_or_else(|| format!("{stem}#{}", number + 1)), &text)
@@ -184,6 +191,13 @@ fn folder(root: &Path, keep: &Keep) -> Result<Corpus, Error> {
     walk(root, &mut Vec::new(), &mut files)?;
     let name = root.display().to_string();
     if files.texts.is_empty() && files.pictures.is_empty() {
+        let parts = tables::parts(root)?;
+        if let Some(first) = parts.first() {
+            let pictures = tables::read(name, &parts, keep)?;
+            return pictures.ok_or_else(|| {
+                malformed(first, None, "it has no column `image`; a folder of tables is read for its pictures")
+            });
+        }
         return Err(Error::Empty { name, why: "no .txt or .md file and no picture lies in it or below it".to_owned() });
     }
     if files.pictures.len() >= files.texts.len() {

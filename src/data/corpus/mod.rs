@@ -28,6 +28,7 @@ pub mod openclipart;
 mod photos;
 mod pictures;
 pub mod stamps;
+mod tables;
 pub mod toy;
 pub mod toy_pictures;
 pub mod wordnet;

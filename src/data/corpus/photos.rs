@@ -22,7 +22,7 @@ use std::path::Path;
 pub(super) const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
 
 /// Less is no picture that anyone could recognise.
-const MIN_SIDE_PX: u32 = 8;
+pub(super) const MIN_SIDE_PX: u32 = 8;
 
 /// What a table says of one picture.
 #[derive(Default)]
