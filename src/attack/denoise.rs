@@ -224,17 +224,16 @@ impl Learned {
         let (n, d) = (u.len(), u.dim());
         let mut input = Vec::with_capacity(n * (d + 1));
         u.rows().for_each(|u| self.basis.input(u, sigma, &mut input));
-        let corrected = self
-            .network
-            .tensors()
-            .and_then(|p| {
-                Ok(forward(&p, &Tensor::from_vec(input, (n, d + 1), &Device::Cpu)?)?.flatten_all()?.to_vec1()?)
-            })
-            .unwrap_or_else(|_| vec![0.0_f32; n * d]);
+        let corrected = self.corrections(input, n).expect("rows of the width that the network was laid out for");
         let filter: Vec<_> = self.basis.filter(sigma).collect();
         let rows = u.values().chunks_exact(d).zip(corrected.chunks_exact(d));
         rows.flat_map(|(u, f)| u.iter().zip(f).zip(&filter).map(|((u, f), (gain, spread, _))| u * gain + spread * f))
             .collect()
+    }
+
+    fn corrections(&self, input: Vec<f32>, n: usize) -> Result<Vec<f32>, nn::Error> {
+        let x = Tensor::from_vec(input, (n, self.basis.mean.len() + 1), &Device::Cpu)?;
+        Ok(forward(&self.network.tensors()?, &x)?.flatten_all()?.to_vec1()?)
     }
 
     /// The ratio of squared errors at each level, on records that neither saw.
