@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Compare two runs on the same records, target by target, and write the differences as CSV.
     #[arg(long, value_name = "FILE.csv")]
     differences: Option<PathBuf>,
-    /// Write the learning curves as TensorBoard event files, a folder for each protection, attack and seed.
+    /// Write the learning curves as event files for `tensorboard`, a folder for each protection, attack and seed.
     #[arg(long, value_name = "DIR")]
     tensorboard: Option<PathBuf>,
 }

@@ -4,6 +4,7 @@ use super::Error;
 use crate::encode::Embeddings;
 use serde_json::{Value, json};
 use sha2::Digest as _;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -32,7 +33,7 @@ pub struct About<'a> {
 /// When `set` cannot be read, or `path` cannot be written.
 pub fn write(path: &Path, set: &Path, vectors: &Embeddings, release: &Value, about: About<'_>) -> Result<(), Error> {
     let bytes = std::fs::read(set).map_err(|source| Error::Read { path: set.display().to_string(), source })?;
-    let digest: String = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest(&bytes);
     let file = set.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let text = format!("{:#}\n", describe(&file, bytes.len(), &digest, vectors, release, about));
     let put = || {
@@ -41,6 +42,14 @@ pub fn write(path: &Path, set: &Path, vectors: &Embeddings, release: &Value, abo
         out.commit()
     };
     put().map_err(|source| Error::Write { path: path.display().to_string(), source })
+}
+
+/// Sha256 in hexadecimal digits.
+fn digest(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string");
+        text
+    })
 }
 
 fn describe(file: &str, size: usize, digest: &str, vectors: &Embeddings, release: &Value, about: About<'_>) -> Value {
@@ -103,20 +112,6 @@ fn limits(release: &Value) -> Vec<Value> {
 }
 
 fn context() -> Value {
-    let mut context = json!({
-        "@language": "en",
-        "@vocab": "https://schema.org/",
-        "cr": "http://mlcommons.org/croissant/",
-        "rai": "http://mlcommons.org/croissant/RAI/",
-        "dct": "http://purl.org/dc/terms/",
-        "sc": "https://schema.org/",
-        "conformsTo": "dct:conformsTo",
-        "data": { "@id": "cr:data", "@type": "@json" },
-        "dataType": { "@id": "cr:dataType", "@type": "@vocab" },
-        "examples": { "@id": "cr:examples", "@type": "@json" },
-        "description": { "@container": "@language" },
-        "name": { "@container": "@language" },
-    });
     const PLAIN: [&str; 27] = [
         "arrayShape",
         "citeAs",
@@ -146,6 +141,20 @@ fn context() -> Value {
         "separator",
         "source",
     ];
+    let mut context = json!({
+        "@language": "en",
+        "@vocab": "https://schema.org/",
+        "cr": "http://mlcommons.org/croissant/",
+        "rai": "http://mlcommons.org/croissant/RAI/",
+        "dct": "http://purl.org/dc/terms/",
+        "sc": "https://schema.org/",
+        "conformsTo": "dct:conformsTo",
+        "data": { "@id": "cr:data", "@type": "@json" },
+        "dataType": { "@id": "cr:dataType", "@type": "@vocab" },
+        "examples": { "@id": "cr:examples", "@type": "@json" },
+        "description": { "@container": "@language" },
+        "name": { "@container": "@language" },
+    });
     for key in PLAIN.into_iter().chain(["subField", "transform"]) {
         context[key] = json!(format!("cr:{key}"));
     }
@@ -168,8 +177,7 @@ mod tests {
         let about = About { name: "mine", licence: Some("CC0-1.0"), ..About::default() };
         write(&path, &set, &table, &release, about).expect("writable");
         let read: Value = serde_json::from_slice(&std::fs::read(&path).expect("reads")).expect("JSON");
-        let digest: String =
-            sha2::Sha256::digest(std::fs::read(&set).expect("reads")).iter().map(|b| format!("{b:02x}")).collect();
+        let digest = digest(&std::fs::read(&set).expect("reads"));
         assert_eq!(read["distribution"][0]["sha256"], digest);
         assert_eq!(read["distribution"][0]["contentUrl"], "x.parquet");
         assert_eq!(read["recordSet"][0]["field"][0]["arrayShape"], "4");

@@ -1,9 +1,9 @@
 //! `process`: a protection that is a program of yours.
 
+use super::Error;
 use super::arguments::Arguments;
 use super::claim::{Domain, Noise, State};
 use super::stage::{Parameters, Release, Stage, out_of_range};
-use super::{Error, Mechanism};
 use crate::encode::Embeddings;
 use crate::encode::process::{Conformance, Program};
 use crate::seed;
@@ -193,7 +193,6 @@ impl Stage for Process {
                       before it or behind it";
         after.promises_nothing(reason);
         after.tainted.get_or_insert_with(|| reason.to_owned());
-        after.mechanism = None::<Mechanism>;
         after.sensitivity = None;
         after.domain = Domain::Unbounded;
         after.noise = Noise::Mixed;

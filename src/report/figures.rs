@@ -106,13 +106,13 @@ fn by_protection(run: &Run) -> Option<Figure> {
     legend.extend(attacks.iter().map(|a| (look(run, a), *a)));
     let reference = run.unprotected().and_then(|p| p.similarity.leak);
     let reference_text = reference.map(|v| format!("unprotected, worst: {}", share(v))).unwrap_or_default();
-    const TITLE: &str = "How much each attacker reads back, by protection";
-    const X_LABEL: &str = "leak: share of the meaning read back above chance";
+    let title = "How much each attacker reads back, by protection";
+    let x_label = "leak: share of the meaning read back above chance";
     let drawing =
-        chart::strip(&rows, &legend, X_LABEL, blind_band(run), reference.map(|v| (v, reference_text.as_str())));
+        chart::strip(&rows, &legend, x_label, blind_band(run), reference.map(|v| (v, reference_text.as_str())));
     Some(Figure {
         id: "leak-by-protection".to_owned(),
-        title: TITLE.to_owned(),
+        title: title.to_owned(),
         caption: format!(
             "Leak above the floor, for every protection and attacker. The solid line at 0 % is the floor (the same guesses against \
              shuffled originals), the grey band is what the blind attacker reaches, the dashed red line is the unprotected release. {BARS}"
@@ -124,7 +124,7 @@ fn by_protection(run: &Run) -> Option<Figure> {
             worst_in_words(run)
         ),
         drawing,
-        spec: vega::strip(TITLE, &rows, &legend, X_LABEL),
+        spec: vega::strip(title, &rows, &legend, x_label),
         head: heads(&["protection", "attacker", "leak [95 %]", "n", "single seeds"]),
         rows: table,
         half: false,
@@ -314,20 +314,20 @@ fn adaptive_or_not(run: &Run) -> Option<Figure> {
     let mut head = heads(&["protection", "attacker"]);
     head.extend(SERIES.map(|(name, ..)| name.to_owned()));
     head.push("leak, adaptive minus not [95 %]".to_owned());
-    const TITLE: &str = "The same attacker with and without knowing of the noise";
-    const X_LABEL: &str = "share of the unprotected release that is kept, above the floor";
+    let title = "The same attacker with and without knowing of the noise";
+    let x_label = "share of the unprotected release that is kept, above the floor";
     let pairs: Vec<StripRow> =
         rows.iter().map(|r| StripRow { label: format!("{}, {}", r.label, r.note), ..r.clone() }).collect();
     Some(Figure {
         id: "adaptive-or-not".to_owned(),
-        title: TITLE.to_owned(),
-        spec: vega::strip(TITLE, &pairs, &legend, X_LABEL),
+        title: title.to_owned(),
+        spec: vega::strip(title, &pairs, &legend, x_label),
         caption: "What is kept of the unprotected release, above the floors: meaning (judge leak) and wording (sentence BLEU). The \
                   non-adaptive twin takes the noisy vector for a clean one, as most published tests do. Where its wording collapses \
                   while the adaptive attacker keeps the meaning, the noise only looked like a protection."
             .to_owned(),
         alt: format!("Strip chart of what {} pairs of attackers keep of the unprotected release.", rows.len()),
-        drawing: chart::strip(&rows, &legend, X_LABEL, None, None),
+        drawing: chart::strip(&rows, &legend, x_label, None, None),
         head,
         rows: table,
         half: false,
@@ -382,12 +382,12 @@ fn against_utility(run: &Run) -> Option<Figure> {
         .iter()
         .map(|(p, u, leak)| format!("{}: {name} {}, leak {}", p.name, share(u.value), share(*leak)))
         .collect();
-    const TITLE: &str = "What privacy costs: leak against utility";
-    const Y_LABEL: &str = "leak, worst adaptive attacker";
+    let title = "What privacy costs: leak against utility";
+    let y_label = "leak, worst adaptive attacker";
     Some(Figure {
         id: "leak-by-utility".to_owned(),
-        title: TITLE.to_owned(),
-        spec: vega::frontier(TITLE, &spots, label, Y_LABEL),
+        title: title.to_owned(),
+        spec: vega::frontier(title, &spots, label, y_label),
         caption: format!(
             "Leak of the worst adaptive attacker against {name}, measured on the same released vectors. Boxes are 95 % intervals both ways. \
              Grey rings are dominated: another protection is at least as useful and leaks no more. The dashed line joins the others."
@@ -396,7 +396,7 @@ fn against_utility(run: &Run) -> Option<Figure> {
         drawing: chart::frontier(
             &spots,
             label,
-            Y_LABEL,
+            y_label,
             &format!("n = {n} targets, {}; boxes: 95 % intervals", seeds_note(run)),
         ),
         head: heads(&["protection", name, "leak [95 %]", "dominated"]),
@@ -448,18 +448,18 @@ fn by_target(run: &Run) -> Option<Figure> {
     }
     let words: Vec<String> =
         rows.iter().map(|r| format!("{}: median {}, 95th percentile {}", r[0], r[4], r[5])).collect();
-    const TITLE: &str = "The tail: judge similarity of every target";
-    const X_LABEL: &str = "judge cosine of guess and original";
+    let title = "The tail: judge similarity of every target";
+    let x_label = "judge cosine of guess and original";
     Some(Figure {
         id: "similarity-by-target".to_owned(),
-        title: TITLE.to_owned(),
-        spec: vega::histograms(TITLE, &panels, X_LABEL),
+        title: title.to_owned(),
+        spec: vega::histograms(title, &panels, x_label),
         caption: "A mean hides the targets that come back almost whole. Each panel counts the targets (of all seeds) by the judge's cosine \
                   between guess and original, for the protection's worst adaptive attacker; heights are shares on one common scale. \
                   Right of the dashed red floor is more than chance."
             .to_owned(),
         alt: format!("Histograms of judge cosine for each protection. {}.", words.join("; ")),
-        drawing: chart::histograms(&panels, X_LABEL),
+        drawing: chart::histograms(&panels, x_label),
         head: heads(&["protection", "attacker", "guesses", "mean", "median", "95th percentile", "above 0.8", "floor"]),
         rows,
         half: false,

@@ -408,11 +408,11 @@ mod tests {
         assert_eq!(names, ids.map(|id| [format!("{id}.svg"), format!("{id}.vl.json")]).concat());
         for name in names {
             let text = std::fs::read_to_string(folder.path().join("plots").join(&name)).expect("a plot");
-            if name.ends_with(".svg") {
-                assert!(text.starts_with("<svg ") && text.trim_end().ends_with("</svg>"));
-            } else {
+            if name.ends_with(".vl.json") {
                 let spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
                 assert!(spec["data"]["values"].as_array().is_some_and(|rows| !rows.is_empty()), "{name} has no data");
+            } else {
+                assert!(text.starts_with("<svg ") && text.trim_end().ends_with("</svg>"));
             }
             assert!(fixture::CANARIES.iter().all(|canary| !text.contains(canary)), "{name}");
         }

@@ -1,4 +1,4 @@
-//! Learning curves as TensorBoard event files: a folder for each protection, attack and seed.
+//! Learning curves as `TensorBoard` event files: a folder for each protection, attack and seed.
 
 use super::{Error, Run, replace};
 use crate::run::record::Curve;
@@ -96,7 +96,7 @@ fn crc32c(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The values and the file were computed with, and read back by, TensorBoard 2.21.0.
+    /// The values and the file were computed with, and read back by, `TensorBoard` 2.21.0.
     #[test]
     fn an_event_file_has_its_golden_bytes() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
@@ -110,9 +110,8 @@ mod tests {
             x_label: "steps".to_owned(),
             points: vec![(1.0, 0.25), (2.0, f64::NAN)],
         };
-        let hex: String = events(&[&curve]).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
-            hex,
+            crate::contribute::catalogue::hex(&events(&[&curve])),
             "1800000000000000a37f4b220900000000000000001a0d627261696e2e4576656e743a32eedf28a3\
              1a00000000000000129bd82d09000000000000000010012a0d0a0b0a046c65616b150000803e72c329b3"
         );

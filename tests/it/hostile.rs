@@ -172,8 +172,7 @@ fn samples(folder: &Path) -> Vec<(PathBuf, Vec<u8>, Reader)> {
     let header = serde_json::json!({ "op": "encode", "n": 2 });
     Frame { header, payload: vec![1; 40] }.write(&mut frame).expect("memory");
     put("frame.bin", &frame);
-    let texts: String = ids.iter().map(|id| format!("{id},text of {id}\n")).collect();
-    put("texts.parquet", &parquet_of(&texts));
+    put("texts.parquet", &parquet_of(&ids));
     pictures(&put);
     archives(&put);
     loop_papers(&put);
@@ -188,17 +187,16 @@ fn samples(folder: &Path) -> Vec<(PathBuf, Vec<u8>, Reader)> {
         .collect()
 }
 
-/// A Parquet file with the columns `id` and `text`, from lines of both.
-fn parquet_of(lines: &str) -> Vec<u8> {
+/// A Parquet file with the columns `id` and `text`.
+fn parquet_of(ids: &[String]) -> Vec<u8> {
     use parquet::data_type::{ByteArray, ByteArrayType};
     let schema = "message records { required binary id (STRING); required binary text (STRING); }";
     let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).expect("a schema"));
     let mut file = parquet::file::writer::SerializedFileWriter::new(Vec::new(), schema, std::sync::Arc::default())
         .expect("memory");
     let mut group = file.next_row_group().expect("memory");
-    for column in 0..2 {
-        let of = |line: &str| line.split(',').nth(column).map(ByteArray::from).expect("two columns");
-        let values: Vec<ByteArray> = lines.lines().map(of).collect();
+    for before in ["", "text of "] {
+        let values: Vec<ByteArray> = ids.iter().map(|id| format!("{before}{id}").as_str().into()).collect();
         let mut writer = group.next_column().expect("memory").expect("two columns");
         writer.typed::<ByteArrayType>().write_batch(&values, None, None).expect("memory");
         writer.close().expect("memory");
