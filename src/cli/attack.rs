@@ -1,10 +1,9 @@
 //! `stitchback attack`: bring your own embeddings.
 
 use super::{Usage, run};
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use stitchback::Exit;
-use stitchback::study::Study;
+use stitchback::study::Own;
 
 /// Attack vectors that you made: how much of the records beside them can be read back?
 ///
@@ -55,42 +54,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let study = match (&args.config, &args.vectors, &args.records) {
         (Some(path), ..) => run::read_study(path)?,
         (None, Some(vectors), Some(records)) => {
-            let text = study_text(args, &vectors.display().to_string(), &records.display().to_string())?;
-            Study::parse("the command line", &text).map_err(stitchback::Error::from)?
+            let own = Own {
+                vectors: vectors.clone(),
+                records: records.clone(),
+                encoder: args.encoder.clone(),
+                judge: args.judge.clone(),
+                pipelines: args.pipeline.clone(),
+                attacks: args.attack.clone(),
+                targets: args.targets,
+                seeds: args.seeds,
+            };
+            own.study("the command line")?
         }
         _ => anyhow::bail!(Usage("--vectors and --records belong together".to_owned())),
     };
     run::conduct(study, &run::Conduct { out: args.out.clone(), quiet: args.quiet, json: args.json })
-}
-
-/// The study that the command line stands for.
-fn study_text(args: &Args, vectors: &str, records: &str) -> anyhow::Result<String> {
-    let n =
-        stitchback::data::vectors::read(std::path::Path::new(vectors), None).map_err(stitchback::Error::from)?.len();
-    let targets = args.targets.unwrap_or((n / 10).clamp(2, 500));
-    let validation = (targets / 5).clamp(2, 100);
-    // The split gives the attackers about two thirds of the documents.
-    let auxiliary = (3 * n / 5).max(16);
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let seeds: Vec<u64> = (1..=args.seeds.max(1)).collect();
-    let mut out = format!(
-        "schema = 1\nname = \"own-vectors\"\nseeds = {seeds:?}\n[data]\ncorpus = {}\ntargets = {targets}\n\
-         validation = {validation}\nauxiliary = {auxiliary}\nmin_chars = 1\nmax_chars = 2000\nmin_words = 1\n\
-         [encode]\nvictim = {}\nvectors = {}\njudges = [{}]\n\
-         [[protect]]\nname = \"as-given\"\npipeline = \"identity\"\n[[attack]]\nkind = \"blind\"\n",
-        quoted(records),
-        quoted(&args.encoder),
-        quoted(vectors),
-        quoted(&args.judge)
-    );
-    for (number, pipeline) in args.pipeline.iter().enumerate() {
-        let _ = write!(out, "[[protect]]\nname = \"pipeline-{}\"\npipeline = {}\n", number + 1, quoted(pipeline));
-    }
-    let usual = ["nearest", "bag_of_words", "decoder"].map(str::to_owned);
-    for kind in if args.attack.is_empty() { &usual[..] } else { &args.attack[..] } {
-        if kind != "blind" {
-            let _ = write!(out, "[[attack]]\nkind = {}\n", quoted(kind));
-        }
-    }
-    Ok(out)
 }

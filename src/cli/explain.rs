@@ -285,6 +285,14 @@ const TOPICS: &[Topic] = &[
     ),
     topic(
         STAGES,
+        "process",
+        "process(command=python3 my_protection.py): a protection that is a program of yours. Rows go in and come out as raw numbers over\n\
+         its standard streams, with a seed from which all its noise must come; `python/stitchback_plugin.py` does this for Python, and\n\
+         `stitchback plugin check` tries what a protection must keep. It promises nothing: nobody knows what the program does. Attackers\n\
+         are trained on its releases like on any other's. A pipeline of a stranger may name a program: read it before you run it.",
+    ),
+    topic(
+        STAGES,
         "scale_perturb",
         "A scale and noise that is even over a ball, as distance-preserving encryption does it (Fuchsbauer et al. 2022). It promises\n\
          nothing: bounded noise never hides rows further apart than its ball, and norms give the scale away.",

@@ -12,7 +12,7 @@ use super::ui;
 /// Without names, every asset whose bytes are pinned. Cached assets are verified, not fetched again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names as `stitchback list` shows them.
+    /// Names as `stitchback list` shows them, or `hub:owner/name` for a sentence-transformers model of the hub.
     #[arg(value_name = "ASSET")]
     names: Vec<String>,
     /// Look into this folder before any network: package archives, or files below the asset's name.
@@ -26,12 +26,17 @@ pub(crate) struct Args {
 /// Fetches in order and stops at the first asset that no source can give.
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let cache = Cache::from_env().map_err(Error::from)?.with_from(args.from);
+    let (hub, names): (Vec<String>, Vec<String>) = args.names.iter().cloned().partition(|n| n.starts_with(asset::HUB));
     let wanted: Vec<&Manifest> = if args.names.is_empty() {
         asset::manifests().iter().filter(|m| m.is_pinned()).collect()
     } else {
-        args.names.iter().map(|name| asset::find(name)).collect::<Result<_, _>>().map_err(Error::from)?
+        names.iter().map(|name| asset::find(name)).collect::<Result<_, _>>().map_err(Error::from)?
     };
     let terminal = ui::Terminal::new(args.quiet);
+    for name in hub {
+        let found = asset::repository(&name, &terminal).map_err(Error::from)?;
+        ui::print(&format!("{}\tunpinned\thub {}\t{}", found.name, found.commit, found.dir.display()))?;
+    }
     for manifest in wanted {
         let asset = cache.ensure(manifest, &terminal).map_err(Error::from)?;
         let trust = if asset.pinned { "verified" } else { "unpinned" };

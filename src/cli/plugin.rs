@@ -1,10 +1,11 @@
-//! `stitchback plugin check`: does a program keep what an encoder must keep?
+//! `stitchback plugin check`: does a program keep what an encoder or a protection must keep?
 
 use super::ui;
 use stitchback::Exit;
-use stitchback::encode::process::{self, PREFIX, Process};
+use stitchback::encode::process::{self, PREFIX, Process, Program};
+use stitchback::protect;
 
-/// Try an encoder of yours before it is attacked
+/// Try an encoder or a protection of yours before it is put on trial
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -13,7 +14,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Start a program that speaks the protocol of `python/stitchback_plugin.py` and try what an encoder must keep
+    /// Start a program that speaks the protocol of `python/stitchback_plugin.py` and try what it must keep
     Check {
         /// The program with its arguments, for example `python3 my_encoder.py`
         command: String,
@@ -22,8 +23,13 @@ enum Verb {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let Verb::Check { command } = &args.verb;
-    let encoder = Process::open(&format!("{PREFIX}{command}")).map_err(stitchback::Error::from)?;
-    let found = process::check(&encoder);
+    let refused = |why: String| stitchback::encode::Error::Unsupported { name: command.clone(), why };
+    let (_, greeting) = Program::open(command).map_err(refused).map_err(stitchback::Error::from)?;
+    let found = if greeting.kind == "protection" {
+        protect::process::check(command).map_err(refused).map_err(stitchback::Error::from)?
+    } else {
+        process::check(&Process::open(&format!("{PREFIX}{command}")).map_err(stitchback::Error::from)?)
+    };
     for one in &found {
         let word = if one.problem.is_none() { "ok   " } else { "FAIL " };
         let why = one.problem.as_ref().map(|why| format!(": {why}")).unwrap_or_default();

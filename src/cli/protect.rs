@@ -3,10 +3,9 @@
 use super::ui;
 use anyhow::Context as _;
 use rand::SeedableRng;
-use serde_json::json;
 use std::path::PathBuf;
-use stitchback::data::vectors;
-use stitchback::protect::{Claim, Pipeline, Release};
+use stitchback::data::{croissant, vectors};
+use stitchback::protect::{self, Pipeline};
 use stitchback::{Exit, seed};
 
 /// Protect a file of vectors (.npy or .safetensors) and write down what may be promised about it
@@ -30,6 +29,18 @@ pub(crate) struct Args {
     /// Draw the noise exactly, in whole steps of a grid: `gaussian` becomes `discrete_gaussian`, `laplace_l1` `discrete_laplace`
     #[arg(long)]
     secure: bool,
+    /// Describe the protected set for data catalogues: Croissant metadata, best beside an output in .parquet
+    #[arg(long, value_name = "FILE.json")]
+    croissant: Option<PathBuf>,
+    /// The set's licence, for its Croissant metadata
+    #[arg(long, value_name = "TEXT", requires = "croissant")]
+    licence: Option<String>,
+    /// Who publishes the set, likewise
+    #[arg(long, value_name = "NAME", requires = "croissant")]
+    creator: Option<String>,
+    /// Where it is published, likewise
+    #[arg(long, value_name = "URL", requires = "croissant")]
+    url: Option<String>,
 }
 
 /// Reads, protects, writes; a summary goes to stderr.
@@ -46,8 +57,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let release = pipeline.release(&clean, None, &mut rng).map_err(stitchback::Error::from)?;
     let claim = pipeline.claim_at(clean.dim());
-    let metadata = metadata(&pipeline, &claim, &release, args.seed.is_some());
+    let metadata = protect::metadata(&pipeline, &claim, &release, args.seed.is_some());
     vectors::write(&args.output, &release.vectors, Some(&metadata)).map_err(stitchback::Error::from)?;
+    if let Some(path) = &args.croissant {
+        let name = args.output.file_stem().unwrap_or_default().to_string_lossy();
+        let (licence, creator, url) = (args.licence.as_deref(), args.creator.as_deref(), args.url.as_deref());
+        let about = croissant::About { name: &name, licence, creator, url };
+        croissant::write(path, &args.output, &release.vectors, &metadata, about).map_err(stitchback::Error::from)?;
+    }
     for warning in &claim.warnings {
         ui::note(&format!("warning: {warning}"));
     }
@@ -63,55 +80,4 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         metadata["status"].as_str().unwrap_or_default()
     ));
     Ok(Exit::Pass)
-}
-
-/// What stands beside the vectors: the pipeline, its claim, and whether the noise can be drawn again.
-fn metadata(pipeline: &Pipeline, claim: &Claim, release: &Release, seeded: bool) -> serde_json::Value {
-    let delta = pipeline.delta();
-    let private = !seeded && claim.holds();
-    let status = match (seeded, private) {
-        (true, _) => "not private: the noise was drawn from a seed".to_owned(),
-        (false, true) => format!("private: {}", claim.note()),
-        (false, false) => format!("not private: {}", claim.note()),
-    };
-    let members = release.members.iter().map(Vec::len).min().unwrap_or(1);
-    json!({
-        "schema": "stitchback/release/v1",
-        "tool": concat!("stitchback ", env!("CARGO_PKG_VERSION")),
-        "pipeline": pipeline,
-        "claim": {
-            "kind": claim.kind(),
-            "mu": claim.mu(),
-            "epsilon": claim.epsilon(delta),
-            "delta": claim.epsilon(delta).map(|_| delta),
-            "sigma": claim.sigma(),
-            "sensitivity": claim.sensitivity,
-            "implied": claim.implied,
-            "note": claim.note(),
-        },
-        "adjacency": claim.adjacency,
-        "unit_of_privacy": claim.unit_of_privacy,
-        "releases": claim.releases,
-        "seeded": seeded,
-        "sampling": sampling(pipeline),
-        "private": private,
-        "status": status,
-        "members": members,
-        // Groups are public under the guarantee; single rows need no list.
-        "groups": (members > 1).then_some(&release.members),
-        "rows": release.vectors.len(),
-        "dim": release.vectors.dim(),
-        "warnings": claim.warnings,
-    })
-}
-
-/// How the noise was drawn, in words.
-fn sampling(pipeline: &Pipeline) -> &'static str {
-    if !pipeline.has_noise() {
-        "no noise"
-    } else if pipeline.on_grid().is_ok_and(|exact| exact == *pipeline) {
-        "exact integers on a grid; the time of a draw is not hidden"
-    } else {
-        "floating point, research-grade: low bits are not hardened; `--secure` draws on a grid"
-    }
 }

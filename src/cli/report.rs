@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Compare two runs on the same records, target by target, and write the differences as CSV.
     #[arg(long, value_name = "FILE.csv")]
     differences: Option<PathBuf>,
+    /// Write the learning curves as event files for `tensorboard`, a folder for each protection, attack and seed.
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
@@ -48,6 +51,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     if let Some(latex) = &args.latex {
         report::write_latex(&args.runs, latex).map_err(stitchback::Error::from)?;
+    }
+    if let Some(folder) = &args.tensorboard {
+        report::write_tensorboard(&args.runs, folder).map_err(stitchback::Error::from)?;
     }
     if let [first, second] = args.runs.as_slice() {
         differ(first, second, args.differences.as_deref())?;

@@ -111,6 +111,9 @@ pub(crate) fn conduct(study: Study, args: &Conduct) -> anyhow::Result<Exit> {
         for folder in &folders {
             let text = gate::output::json(&verdict).map_err(stitchback::Error::from)?;
             gate::output::put(&folder.join("verdict.json"), &text).map_err(stitchback::Error::from)?;
+            // The verdict is part of what an auditor reads.
+            report::write(std::slice::from_ref(folder), &folder.join("report.html"), report::Options::default())
+                .map_err(stitchback::Error::from)?;
         }
         if args.json {
             super::ui::note(&gate::output::text(&verdict));

@@ -19,6 +19,7 @@ pub mod asset;
 pub mod clean;
 pub mod columns;
 pub mod corpus;
+pub mod croissant;
 pub mod duplicate;
 pub mod perceptual;
 pub mod picture;

@@ -67,9 +67,18 @@ pub fn read(path: &Path, tensor: Option<&str>) -> Result<Embeddings, Error> {
 /// # Errors
 /// As [`read`].
 pub fn read_table(path: &Path, tensor: Option<&str>) -> Result<Table, Error> {
-    let format = Format::of(path)?;
+    // A wrong suffix is told before a large file is read.
+    Format::of(path)?;
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.display().to_string(), source })?;
-    let (values, dim) = match format {
+    parse_table(path, bytes, tensor)
+}
+
+/// As [`read_table`], from the bytes of a file; `path` tells the format and names it in messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse_table(path: &Path, bytes: Vec<u8>, tensor: Option<&str>) -> Result<Table, Error> {
+    let (values, dim) = match Format::of(path)? {
         Format::Npy if tensor.is_some() => {
             return Err(malformed(path, "an `.npy` file holds one array; leave the tensor name out"));
         }

@@ -10,6 +10,8 @@
 //! program -> us   {"ok": false, "error": "..."}        no payload
 //! ```
 //!
+//! A protection speaks the same protocol: see [`crate::protect::Process`].
+//!
 //! It ends when its input does. `python/stitchback_plugin.py` does all of this for Python; `stitchback plugin check` tries
 //! what an encoder must keep: order, finite rows of one length, the same vector for the same text whatever stands beside it.
 
@@ -100,24 +102,43 @@ impl Frame {
 }
 
 /// The greeting of a program.
-#[derive(Deserialize)]
-struct Greeting {
+#[derive(Debug, Deserialize)]
+pub struct Greeting {
     proto: u32,
     name: String,
-    kind: String,
+    /// `encoder` or `protection`.
+    pub kind: String,
+    /// Coordinates of an encoder's vectors.
+    #[serde(default)]
     dim: usize,
 }
 
 /// A running program; it is ended when it is dropped.
-struct Program {
+#[derive(Debug)]
+pub struct Program {
     child: Child,
     input: Option<ChildStdin>,
     frames: Receiver<Result<Frame, String>>,
 }
 
 impl Program {
+    /// Starts a program, named with its arguments and split at spaces, and hears its greeting.
+    ///
+    /// # Errors
+    /// In words: when it cannot be started, does not greet in time, or speaks another protocol.
+    pub fn open(command: &str) -> Result<(Self, Greeting), String> {
+        let program = Self::start(&command.split_whitespace().collect::<Vec<_>>())?;
+        let frame = program.receive(GREETING)?;
+        let greeting: Greeting = serde_json::from_value(frame.header)
+            .map_err(|e| format!("its greeting is none: {e}; see `python/stitchback_plugin.py`"))?;
+        match greeting.proto {
+            1 => Ok((program, greeting)),
+            other => Err(format!("it speaks protocol {other}; protocol 1 is expected")),
+        }
+    }
+
     fn start(argv: &[&str]) -> Result<Self, String> {
-        let (program, arguments) = argv.split_first().ok_or("a program is named behind `process:`")?;
+        let (program, arguments) = argv.split_first().ok_or("no program is named")?;
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -150,7 +171,11 @@ impl Program {
         }
     }
 
-    fn call(&mut self, header: serde_json::Value, payload: Vec<u8>) -> Result<Frame, String> {
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// In words: when it is gone, silent, says what is no frame, or refuses.
+    pub(crate) fn call(&mut self, header: serde_json::Value, payload: Vec<u8>) -> Result<Frame, String> {
         let input = self.input.as_mut().ok_or("it has no input")?;
         Frame { header, payload }.write(input).map_err(|e| format!("it no longer reads: {e}"))?;
         let answer = self.receive(PATIENCE)?;
@@ -187,15 +212,11 @@ impl Process {
     /// When it cannot be started, does not greet in time, or is no encoder of ours.
     pub fn open(name: &str) -> Result<Self, Error> {
         let refused = |why: String| Error::Unsupported { name: name.to_owned(), why };
-        let argv: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or(name).split_whitespace().collect();
-        let program = Program::start(&argv).map_err(refused)?;
-        let frame = program.receive(GREETING).map_err(refused)?;
-        let greeting: Greeting = serde_json::from_value(frame.header)
-            .map_err(|e| refused(format!("its greeting is none: {e}; see `python/stitchback_plugin.py`")))?;
-        if greeting.proto != 1 || greeting.kind != "encoder" || !(1..=16_384).contains(&greeting.dim) {
-            let Greeting { proto, kind, dim, .. } = greeting;
+        let (program, greeting) = Program::open(name.strip_prefix(PREFIX).unwrap_or(name)).map_err(refused)?;
+        if greeting.kind != "encoder" || !(1..=16_384).contains(&greeting.dim) {
+            let Greeting { kind, dim, .. } = greeting;
             return Err(refused(format!(
-                "protocol {proto}, kind `{}`, {dim} coordinates; protocol 1, `encoder` and 1 to 16384 are expected",
+                "kind `{}`, {dim} coordinates; `encoder` and 1 to 16384 are expected",
                 kind.escape_debug()
             )));
         }

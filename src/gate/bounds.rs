@@ -56,6 +56,8 @@ pub(super) struct Bounds {
     /// Standard error over records and seeds, where the method has one.
     se: Option<f64>,
     n: usize,
+    /// What the figure cannot leave, whatever its law says.
+    limits: (f64, f64),
     shape: Shape,
 }
 
@@ -109,12 +111,14 @@ impl Sum<'_> {
         let first = self.terms[0].1;
         let (n, seeds) = (first.n(), first.seeds());
         let design = Design::clustered(&self.labels[..n], seeds);
-        let nothing = |value| Bounds { value, method: Method::None, se: None, n, shape: Shape::Nothing };
+        let limits = self.limits();
+        let nothing = |value| Bounds { value, method: Method::None, se: None, n, limits, shape: Shape::Nothing };
         let Some(value) = value_of(&self.terms, &design)? else { return Ok(nothing(f64::NAN)) };
         if let ([(1.0, series)], Some(rows)) = (&self.terms[..], first.counts())
             && let Some(counts) = exact_counts(rows, series.range, &self.labels[..n])?
         {
-            return Ok(Bounds { value, method: Method::ClopperPearson, se: None, n, shape: Shape::Counts(counts) });
+            let shape = Shape::Counts(counts);
+            return Ok(Bounds { value, method: Method::ClopperPearson, se: None, n, limits, shape });
         }
 
         let mut terms = self.terms.clone();
@@ -148,7 +152,7 @@ impl Sum<'_> {
                 let nothing_seen = |e: &Events| e.counts.iter().all(|(hits, _)| *hits == 0.0);
                 let events = events.filter(|e| self.terms.len() == 1 || !nothing_seen(e));
                 let shape = Shape::NoSpread { base, range, clusters, events };
-                return Ok(Bounds { value, method: Method::NoSpread, se: None, n, shape });
+                return Ok(Bounds { value, method: Method::NoSpread, se: None, n, limits, shape });
             }
             return Ok(nothing(value));
         }
@@ -159,7 +163,15 @@ impl Sum<'_> {
             (None, _) => Method::CrossedAndT,
         };
         let se = student.map(|s| s.se).or_else(|| crossed.spread());
-        Ok(Bounds { value, method, se, n, shape: Shape::Resampled { crossed, student, events } })
+        Ok(Bounds { value, method, se, n, limits, shape: Shape::Resampled { crossed, student, events } })
+    }
+
+    /// The least and the most that the sum can be.
+    fn limits(&self) -> (f64, f64) {
+        self.terms.iter().fold((0.0, 0.0), |(low, high), (c, series)| {
+            let (a, b) = series.limits();
+            if *c < 0.0 { (low + c * b, high + c * a) } else { (low + c * a, high + c * b) }
+        })
     }
 }
 
@@ -261,11 +273,21 @@ fn most(events: Option<&Events>, alpha: f64) -> f64 {
 impl Bounds {
     /// A recorded 95 % interval, read from one side: valid down to 2.5 %.
     pub(super) fn recorded(value: f64, low: f64, high: f64, n: usize) -> Self {
-        Self { value, method: Method::Recorded, se: None, n, shape: Shape::Recorded { low, high } }
+        let limits = (f64::NEG_INFINITY, f64::INFINITY);
+        Self { value, method: Method::Recorded, se: None, n, limits, shape: Shape::Recorded { low, high } }
     }
 
     /// The truth lies above this with probability `1 - alpha`.
     pub(super) fn lower(&self, alpha: f64) -> Option<f64> {
+        self.unlimited_lower(alpha).map(|bound| bound.max(self.limits.0))
+    }
+
+    /// The truth lies below this with probability `1 - alpha`.
+    pub(super) fn upper(&self, alpha: f64) -> Option<f64> {
+        self.unlimited_upper(alpha).map(|bound| bound.min(self.limits.1))
+    }
+
+    fn unlimited_lower(&self, alpha: f64) -> Option<f64> {
         match &self.shape {
             Shape::Counts(seeds) => seeds.iter().map(|&(k, n)| clopper_pearson_lower(k, n, alpha)).reduce(f64::min),
             Shape::NoSpread { base, range, clusters, events } => {
@@ -285,8 +307,7 @@ impl Bounds {
         }
     }
 
-    /// The truth lies below this with probability `1 - alpha`.
-    pub(super) fn upper(&self, alpha: f64) -> Option<f64> {
+    fn unlimited_upper(&self, alpha: f64) -> Option<f64> {
         match &self.shape {
             Shape::Counts(seeds) => seeds.iter().map(|&(k, n)| clopper_pearson_upper(k, n, alpha)).reduce(f64::max),
             Shape::NoSpread { base, range, clusters, events } => {
@@ -355,5 +376,31 @@ impl Bounds {
             _ => return None,
         };
         n.is_finite().then(|| (n.ceil() as usize).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_seeds_bound_nothing_beyond_what_a_figure_can_be() {
+        // Two seeds that disagree: Student's t has one degree of freedom and reaches far beyond 1.
+        let rows = |level: f64| (0..40).map(|i| Some((level + 0.01 * f64::from(i % 5)).min(1.0))).collect::<Vec<_>>();
+        let share = Series::plain(vec![rows(0.55), rows(0.9)], (0.0, 1.0));
+        let labels: Vec<u32> = (0..40).collect();
+        let bounds =
+            |terms| Sum { terms, labels: &labels, event: f64::INFINITY, key: "limits" }.bounds().expect("scores");
+        let alone = bounds(vec![(1.0, &share)]);
+        assert!(alone.unlimited_upper(0.01).expect("a bound") > 1.5, "{alone:?}");
+        assert_eq!((alone.lower(0.01), alone.upper(0.01)), (Some(0.0), Some(1.0)));
+        let other = Series::plain(vec![rows(0.1), rows(0.1)], (0.0, 1.0));
+        let apart = bounds(vec![(1.0, &share), (-1.0, &other)]);
+        assert_eq!((apart.lower(0.001), apart.upper(0.001)), (Some(-1.0), Some(1.0)));
+        // Inside its limits a bound is what it was.
+        assert_eq!(alone.upper(0.4), alone.unlimited_upper(0.4));
+        let points = Series::plain(vec![rows(0.55), rows(0.9)], (f64::NEG_INFINITY, f64::INFINITY));
+        let free = bounds(vec![(1.0, &points)]);
+        assert_eq!(free.upper(0.01), free.unlimited_upper(0.01));
     }
 }

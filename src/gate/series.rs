@@ -107,6 +107,16 @@ impl Series {
         (whole && (b.is_empty() || shape(&a) == shape(&b))).then_some(Self { kind, a, b, range })
     }
 
+    /// The least and the most that the figure can be; infinite where nothing holds it.
+    pub(super) fn limits(&self) -> (f64, f64) {
+        match self.kind {
+            Kind::Mean => self.range,
+            // A guess may be further from its original than chance by any factor; nothing is closer than the original.
+            Kind::Leak | Kind::Tail => (f64::NEG_INFINITY, 1.0),
+            Kind::Ratio => (0.0, f64::INFINITY),
+        }
+    }
+
     /// Targets.
     pub(super) fn n(&self) -> usize {
         self.a.first().map_or(0, Vec::len)

@@ -28,6 +28,7 @@
 //! | [`PrivUnit`], [`PrivUnitG`] | a direction from a cap around the row | the best pure epsilon for unit rows |
 //! | [`Djw`] | a point on the row's side of a sphere | a pure epsilon up to about 1 |
 //! | [`DiscreteGaussian`], [`DiscreteLaplace`] | the same on a grid, with integers alone | real releases (`protect --secure`) |
+//! | [`Process`] | a program of one's own | to be put on trial |
 //! | [`Shuffle`] | many users' rows in random order | central privacy from small local epsilons |
 //!
 //! What a promise is worth: [`account`] is exact for normal noise, [`loss`] and [`directional`] for one release of other noise,
@@ -59,12 +60,14 @@ pub mod loss;
 mod mahalanobis;
 mod mask;
 pub mod mechanism;
+mod metadata;
 mod noise;
 mod normalize;
 mod pca;
 mod pipeline;
 mod privunit;
 mod privunit_g;
+pub mod process;
 mod prototype;
 mod public;
 mod purkayastha;
@@ -93,11 +96,13 @@ pub use laplace_l2::LaplaceL2;
 pub use mahalanobis::Mahalanobis;
 pub use mask::Mask;
 pub use mechanism::{Curve, Mechanism};
+pub use metadata::metadata;
 pub use normalize::Normalize;
 pub use pca::Pca;
 pub use pipeline::Pipeline;
 pub use privunit::PrivUnit;
 pub use privunit_g::PrivUnitG;
+pub use process::Process;
 pub use prototype::{POOLED, Prototype};
 pub(crate) use public::Moments;
 pub use public::Public;

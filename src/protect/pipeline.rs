@@ -4,8 +4,8 @@ use super::claim::{Claim, NoiseModel, State};
 use super::stage::{Release, StageConfig};
 use super::{
     Center, Clip, DEFAULT_DELTA, DiscreteGaussian, DiscreteLaplace, Djw, Error, Gaussian, Identity,
-    JohnsonLindenstrauss, LaplaceL1, LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Prototype,
-    Purkayastha, Quantize, Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
+    JohnsonLindenstrauss, LaplaceL1, LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Process,
+    Prototype, Purkayastha, Quantize, Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
 };
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
@@ -337,7 +337,8 @@ stage_from_parameters!(
     Djw,
     DiscreteGaussian,
     DiscreteLaplace,
-    Shuffle
+    Shuffle,
+    Process
 );
 
 #[cfg(test)]
@@ -619,7 +620,7 @@ mod tests {
                 "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `center`, `mask`, `johnson_lindenstrauss`, `pca`, \
                  `quantize`, `sign`, `rotate`, `scale_perturb`, `prototype`, `topic_mean`, `gaussian`, `laplace_l1`, `laplace_l2`, \
                  `mahalanobis`, `vmf`, `purkayastha`, `privunit`, `privunit_g`, `djw`, `discrete_gaussian`, \
-                 `discrete_laplace`, `shuffle`",
+                 `discrete_laplace`, `shuffle`, `process`",
             ),
             ("clip", "`clip` needs `l2`, for example `clip(l2=1)`"),
             ("clip(l1=1)", "`clip` needs `l2`, for example `clip(l2=1)`; `clip` has no `l1`; known: `l2`"),

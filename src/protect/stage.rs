@@ -4,8 +4,8 @@ use super::arguments::{Arguments, near};
 use super::claim::{NoiseModel, State};
 use super::{
     Center, Clip, DiscreteGaussian, DiscreteLaplace, Djw, Error, Gaussian, Identity, JohnsonLindenstrauss, LaplaceL1,
-    LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Prototype, Purkayastha, Quantize, Rotate,
-    ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
+    LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Process, Prototype, Purkayastha, Quantize,
+    Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
 };
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,8 @@ pub enum StageConfig {
     DiscreteLaplace(DiscreteLaplace),
     /// See [`Shuffle`].
     Shuffle(Shuffle),
+    /// See [`Process`].
+    Process(Process),
 }
 
 /// What every stage's parameters can do; [`StageConfig`] reaches them through one match.
@@ -143,6 +145,7 @@ impl StageConfig {
             Self::DiscreteGaussian(DiscreteGaussian { epsilon: 8.0, delta: 1e-5 }),
             Self::DiscreteLaplace(DiscreteLaplace { epsilon: 8.0 }),
             Self::Shuffle(Shuffle { users: 10 }),
+            Self::Process(Process::new("python3 python/stitchback_plugin.py protection")),
         ]
     }
 
@@ -174,6 +177,7 @@ impl StageConfig {
             Self::DiscreteGaussian(_) => "discrete_gaussian",
             Self::DiscreteLaplace(_) => "discrete_laplace",
             Self::Shuffle(_) => "shuffle",
+            Self::Process(_) => "process",
         }
     }
 
@@ -204,6 +208,7 @@ impl StageConfig {
             Self::DiscreteGaussian(stage) => stage,
             Self::DiscreteLaplace(stage) => stage,
             Self::Shuffle(stage) => stage,
+            Self::Process(stage) => stage,
         }
     }
 
@@ -224,6 +229,7 @@ impl StageConfig {
             Self::TopicMean(stage) => Some(Self::TopicMean(TopicMean { budget: None, ..*stage })),
             Self::Sign(_) => Some(Self::Sign(Sign { epsilon: None })),
             Self::ScalePerturb(stage) => Some(Self::ScalePerturb(ScalePerturb { beta: 0.0, ..*stage })),
+            Self::Process(stage) => Some(Self::Process(stage.quiet())),
             quiet => Some(quiet.clone()),
         }
     }
@@ -293,6 +299,7 @@ impl StageConfig {
             "discrete_gaussian" => Self::DiscreteGaussian(DiscreteGaussian::read(&mut arguments)),
             "discrete_laplace" => Self::DiscreteLaplace(DiscreteLaplace::read(&mut arguments)),
             "shuffle" => Self::Shuffle(Shuffle::read(&mut arguments)),
+            "process" => Self::Process(Process::read(&mut arguments)),
             unknown => {
                 let known: Vec<&str> = Self::examples().iter().map(Self::name).collect();
                 return Err(vec![format!("no stage is called `{unknown}`; {}", near(unknown, &known))]);

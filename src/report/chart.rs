@@ -56,6 +56,12 @@ impl Look {
         }
     }
 
+    /// The same colour for other drawing programs.
+    pub(crate) fn hex(self) -> String {
+        let RGBColor(r, g, b) = self.colour();
+        format!("#{r:02x}{g:02x}{b:02x}")
+    }
+
     fn width(self) -> f64 {
         if self == Look::Headline { 3.0 } else { 1.6 }
     }

@@ -2,7 +2,7 @@
 
 use super::chart::{self, Drawing, Look, Mark, Panel, Plane, Series, Spot, StripRow};
 use super::verdict::{self, MISSING, maybe_interval, maybe_share, share};
-use super::{Pooled, Run};
+use super::{Pooled, Run, vega};
 use crate::run::record::{Curve, Interval, ProtectionSummary};
 
 /// A curve with more points than a plot has pixels is thinned.
@@ -23,6 +23,8 @@ pub(super) struct Figure {
     pub(super) alt: String,
     /// The drawing.
     pub(super) drawing: Drawing,
+    /// The same as a Vega-Lite specification.
+    pub(super) spec: serde_json::Value,
     /// Heads of the data table.
     pub(super) head: Vec<String>,
     /// The data table.
@@ -104,16 +106,13 @@ fn by_protection(run: &Run) -> Option<Figure> {
     legend.extend(attacks.iter().map(|a| (look(run, a), *a)));
     let reference = run.unprotected().and_then(|p| p.similarity.leak);
     let reference_text = reference.map(|v| format!("unprotected, worst: {}", share(v))).unwrap_or_default();
-    let drawing = chart::strip(
-        &rows,
-        &legend,
-        "leak: share of the meaning read back above chance",
-        blind_band(run),
-        reference.map(|v| (v, reference_text.as_str())),
-    );
+    let title = "How much each attacker reads back, by protection";
+    let x_label = "leak: share of the meaning read back above chance";
+    let drawing =
+        chart::strip(&rows, &legend, x_label, blind_band(run), reference.map(|v| (v, reference_text.as_str())));
     Some(Figure {
         id: "leak-by-protection".to_owned(),
-        title: "How much each attacker reads back, by protection".to_owned(),
+        title: title.to_owned(),
         caption: format!(
             "Leak above the floor, for every protection and attacker. The solid line at 0 % is the floor (the same guesses against \
              shuffled originals), the grey band is what the blind attacker reaches, the dashed red line is the unprotected release. {BARS}"
@@ -125,6 +124,7 @@ fn by_protection(run: &Run) -> Option<Figure> {
             worst_in_words(run)
         ),
         drawing,
+        spec: vega::strip(title, &rows, &legend, x_label),
         head: heads(&["protection", "attacker", "leak [95 %]", "n", "single seeds"]),
         rows: table,
         half: false,
@@ -243,9 +243,11 @@ fn noise_figure(run: &Run, id: String, family: &str, members: &[&ProtectionSumma
         shares: true,
         note: &note,
     };
+    let title = format!("Leak against noise: {family}");
     Figure {
         id,
-        title: format!("Leak against noise: {family}"),
+        spec: vega::lines(&title, &series, &plane),
+        title,
         caption: format!(
             "How leak falls with the noise of “{family}”; every attacker was fitted to each noise level. The steps are in order of σ \
              but not to scale. Bars are 95 % intervals, moved apart sideways to stay readable. The black line is the worst adaptive \
@@ -312,15 +314,20 @@ fn adaptive_or_not(run: &Run) -> Option<Figure> {
     let mut head = heads(&["protection", "attacker"]);
     head.extend(SERIES.map(|(name, ..)| name.to_owned()));
     head.push("leak, adaptive minus not [95 %]".to_owned());
+    let title = "The same attacker with and without knowing of the noise";
+    let x_label = "share of the unprotected release that is kept, above the floor";
+    let pairs: Vec<StripRow> =
+        rows.iter().map(|r| StripRow { label: format!("{}, {}", r.label, r.note), ..r.clone() }).collect();
     Some(Figure {
         id: "adaptive-or-not".to_owned(),
-        title: "The same attacker with and without knowing of the noise".to_owned(),
+        title: title.to_owned(),
+        spec: vega::strip(title, &pairs, &legend, x_label),
         caption: "What is kept of the unprotected release, above the floors: meaning (judge leak) and wording (sentence BLEU). The \
                   non-adaptive twin takes the noisy vector for a clean one, as most published tests do. Where its wording collapses \
                   while the adaptive attacker keeps the meaning, the noise only looked like a protection."
             .to_owned(),
         alt: format!("Strip chart of what {} pairs of attackers keep of the unprotected release.", rows.len()),
-        drawing: chart::strip(&rows, &legend, "share of the unprotected release that is kept, above the floor", None, None),
+        drawing: chart::strip(&rows, &legend, x_label, None, None),
         head,
         rows: table,
         half: false,
@@ -375,9 +382,12 @@ fn against_utility(run: &Run) -> Option<Figure> {
         .iter()
         .map(|(p, u, leak)| format!("{}: {name} {}, leak {}", p.name, share(u.value), share(*leak)))
         .collect();
+    let title = "What privacy costs: leak against utility";
+    let y_label = "leak, worst adaptive attacker";
     Some(Figure {
         id: "leak-by-utility".to_owned(),
-        title: "What privacy costs: leak against utility".to_owned(),
+        title: title.to_owned(),
+        spec: vega::frontier(title, &spots, label, y_label),
         caption: format!(
             "Leak of the worst adaptive attacker against {name}, measured on the same released vectors. Boxes are 95 % intervals both ways. \
              Grey rings are dominated: another protection is at least as useful and leaks no more. The dashed line joins the others."
@@ -386,7 +396,7 @@ fn against_utility(run: &Run) -> Option<Figure> {
         drawing: chart::frontier(
             &spots,
             label,
-            "leak, worst adaptive attacker",
+            y_label,
             &format!("n = {n} targets, {}; boxes: 95 % intervals", seeds_note(run)),
         ),
         head: heads(&["protection", name, "leak [95 %]", "dominated"]),
@@ -438,15 +448,18 @@ fn by_target(run: &Run) -> Option<Figure> {
     }
     let words: Vec<String> =
         rows.iter().map(|r| format!("{}: median {}, 95th percentile {}", r[0], r[4], r[5])).collect();
+    let title = "The tail: judge similarity of every target";
+    let x_label = "judge cosine of guess and original";
     Some(Figure {
         id: "similarity-by-target".to_owned(),
-        title: "The tail: judge similarity of every target".to_owned(),
+        title: title.to_owned(),
+        spec: vega::histograms(title, &panels, x_label),
         caption: "A mean hides the targets that come back almost whole. Each panel counts the targets (of all seeds) by the judge's cosine \
                   between guess and original, for the protection's worst adaptive attacker; heights are shares on one common scale. \
                   Right of the dashed red floor is more than chance."
             .to_owned(),
         alt: format!("Histograms of judge cosine for each protection. {}.", words.join("; ")),
-        drawing: chart::histograms(&panels, "judge cosine of guess and original"),
+        drawing: chart::histograms(&panels, x_label),
         head: heads(&["protection", "attacker", "guesses", "mean", "median", "95th percentile", "above 0.8", "floor"]),
         rows,
         half: false,
@@ -514,9 +527,11 @@ fn curve_figure(run: &Run, number: usize, attack: &str, title: &str) -> Option<F
     }
     let x_label = if steps.is_empty() { first.x_label.clone() } else { format!("{} (not to scale)", first.x_label) };
     let plane = Plane { width: chart::HALF, x_label: &x_label, y_label: title, steps: &steps, shares: false, note: "" };
+    let heading = format!("{attack}: {title}");
     Some(Figure {
         id: format!("curve-{number}"),
-        title: format!("{attack}: {title}"),
+        spec: vega::lines(&heading, &series, &plane),
+        title: heading,
         caption: format!("One line for each protection and seed ({}).", seeds_note(run)),
         alt: format!("Line chart of {title} against {} for the attacker {attack}, {lines} lines.", first.x_label),
         drawing: chart::lines(&series, &plane),

@@ -11,9 +11,12 @@
 //! | `figures.rs` | which figures a run has, with captions and data tables |
 //! | `gallery.rs` | which reconstructions are shown, and the words they share with the original |
 //! | `tables.rs` | CSV and LaTeX |
+//! | `vega.rs`, `tensorboard.rs` | the figures and the learning curves for other programs |
+//! | `evidence.rs` | the run as evidence for a control of a verification standard |
 //! | `page.rs` | the page as plain strings for the template `report.html` |
 
 mod chart;
+mod evidence;
 mod figures;
 #[cfg(test)]
 mod fixture;
@@ -21,10 +24,13 @@ mod gallery;
 mod page;
 pub mod simulation;
 mod tables;
+mod tensorboard;
+mod vega;
 mod verdict;
 mod wall;
 
 pub use tables::{write_csv, write_differences, write_latex};
+pub use tensorboard::write_tensorboard;
 
 use crate::data::Picture;
 use crate::error::Exit;
@@ -87,6 +93,8 @@ pub struct Run {
     curves: Vec<Curve>,
     manifest: Option<serde_json::Value>,
     plan: Option<String>,
+    /// Policy verdict and hashes, for an auditor.
+    files: evidence::Files,
     /// BLAKE3 of the files that every printed number comes from.
     sources: Vec<(&'static str, String)>,
     /// By cell id.
@@ -151,6 +159,7 @@ impl Run {
             name,
             curves: lines(&dir.join("curves.jsonl"))?.unwrap_or_default(),
             plan: read(&dir.join("plan.toml"))?,
+            files: evidence::Files::read(dir)?,
             sources,
             summary,
             rows,
@@ -264,10 +273,15 @@ pub fn write(run_dirs: &[PathBuf], out: &Path, options: Options) -> Result<(), E
         return Err(Error::Nothing);
     }
     let runs = run_dirs.iter().map(|dir| Run::load(dir)).collect::<Result<Vec<_>, _>>()?;
-    replace(out, page::html(&runs, options).as_bytes())
+    let paired = match run_dirs {
+        [first, second] => page::Paired::of(first, second),
+        _ => page::Paired::None,
+    };
+    replace(out, page::html(&runs, &paired, options).as_bytes())
 }
 
-/// Leaves every figure of a run as `plots/<figure>.svg` in its folder; they hold numbers and names, never texts.
+/// Leaves every figure of a run as `plots/<figure>.svg` in its folder, beside its Vega-Lite specification `<figure>.vl.json`;
+/// they hold numbers and names, never texts.
 ///
 /// # Errors
 /// A run folder that cannot be read or written.
@@ -277,6 +291,7 @@ pub fn write_plots(run_dir: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(&folder).map_err(|source| Error::Write { path: folder.display().to_string(), source })?;
     for figure in figures::all(&run) {
         replace(&folder.join(format!("{}.svg", figure.id)), figure.drawing.standalone(&figure.alt).as_bytes())?;
+        replace(&folder.join(format!("{}.vl.json", figure.id)), format!("{:#}\n", figure.spec).as_bytes())?;
     }
     Ok(())
 }
@@ -388,21 +403,18 @@ mod tests {
             .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
             .collect();
         names.sort();
-        assert_eq!(
-            names,
-            [
-                "curve-1.svg",
-                "curve-2.svg",
-                "leak-by-noise.svg",
-                "leak-by-protection.svg",
-                "leak-by-utility.svg",
-                "similarity-by-target.svg"
-            ]
-        );
+        let ids =
+            ["curve-1", "curve-2", "leak-by-noise", "leak-by-protection", "leak-by-utility", "similarity-by-target"];
+        assert_eq!(names, ids.map(|id| [format!("{id}.svg"), format!("{id}.vl.json")]).concat());
         for name in names {
-            let svg = std::fs::read_to_string(folder.path().join("plots").join(name)).expect("a plot");
-            assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
-            assert!(fixture::CANARIES.iter().all(|canary| !svg.contains(canary)));
+            let text = std::fs::read_to_string(folder.path().join("plots").join(&name)).expect("a plot");
+            if name.ends_with(".vl.json") {
+                let spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                assert!(spec["data"]["values"].as_array().is_some_and(|rows| !rows.is_empty()), "{name} has no data");
+            } else {
+                assert!(text.starts_with("<svg ") && text.trim_end().ends_with("</svg>"));
+            }
+            assert!(fixture::CANARIES.iter().all(|canary| !text.contains(canary)), "{name}");
         }
     }
 

@@ -1,15 +1,18 @@
 //! The page as plain strings: everything that `report.html` prints, worded and ordered here.
 
+use super::evidence::{self, Exhibit};
 use super::figures::{self, Figure};
 use super::gallery::{self, Piece};
 use super::verdict::{self, MISSING, cosine, in_unit, interval, maybe_interval, maybe_share, share, visible};
 use super::wall::{self, Wall};
 use super::{Options, Run};
 use crate::attack::AttackConfig;
+use crate::gate::{self, Difference};
 use crate::run::record::{Direction, GuessRecord, Inference, ProtectionSummary, Ranked, Row};
 use askama::Template;
 use base64::Engine as _;
 use sha2::Digest as _;
+use std::path::Path;
 
 /// Characters of one text that are shown; a longer one ends in an ellipsis.
 const MOST_TEXT: usize = 1_500;
@@ -37,6 +40,29 @@ struct Page {
 struct Comparison {
     runs: Vec<String>,
     rows: Vec<ComparisonRow>,
+    /// Protection, attacker, metric, both figures, their difference, n.
+    paired: Vec<[String; 7]>,
+    /// Why nothing is paired, or how the differences are made.
+    pairing: &'static str,
+}
+
+/// Two runs target by target.
+pub(super) enum Paired {
+    /// Not two runs.
+    None,
+    /// Runs on other records, or without outcomes.
+    Apart,
+    /// What differs.
+    Differences(Vec<Difference>),
+}
+
+impl Paired {
+    /// The headline metrics of two run folders, paired where both were run on the same records.
+    pub(super) fn of(first: &Path, second: &Path) -> Self {
+        const METRICS: [&str; 3] = ["judge_leak", "identified_top1", "recognised"];
+        let found: Result<Vec<_>, _> = METRICS.iter().map(|m| gate::compare(first, second, Some(m))).collect();
+        found.map_or(Self::Apart, |found| Self::Differences(found.concat()))
+    }
 }
 
 struct ComparisonRow {
@@ -59,6 +85,7 @@ struct Section {
     pooling: &'static str,
     failures: Vec<Vec<String>>,
     metrics: Vec<MetricRow>,
+    exhibits: Vec<Exhibit>,
     gallery_rule: String,
     wall: Option<Wall>,
     targets: Vec<Target>,
@@ -167,7 +194,7 @@ struct Guess {
 }
 
 /// Draws the page. Askama escapes every string except the style sheet and the drawings, which escape their own labels.
-pub(super) fn html(runs: &[Run], options: Options) -> String {
+pub(super) fn html(runs: &[Run], paired: &Paired, options: Options) -> String {
     let names: Vec<&str> = runs.iter().map(|r| r.summary.study.as_str()).collect();
     let labelled = runs.iter().any(|r| !r.labels().is_empty());
     let digest = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(CSS.as_bytes()));
@@ -181,14 +208,14 @@ pub(super) fn html(runs: &[Run], options: Options) -> String {
         ),
         private: !options.redacted && sections.iter().any(|s| !s.targets.is_empty() || s.wall.is_some()),
         redacted: options.redacted,
-        comparison: (runs.len() > 1).then(|| compare(runs)),
+        comparison: (runs.len() > 1).then(|| compare(runs, paired)),
         runs: sections,
         version: env!("CARGO_PKG_VERSION"),
     };
     page.render().expect("rendering into memory cannot fail")
 }
 
-fn compare(runs: &[Run]) -> Comparison {
+fn compare(runs: &[Run], paired: &Paired) -> Comparison {
     let mut names: Vec<&str> = Vec::new();
     for p in runs.iter().flat_map(|r| &r.summary.protections) {
         if !names.contains(&p.name.as_str()) {
@@ -215,7 +242,34 @@ fn compare(runs: &[Run]) -> Comparison {
         let kinds = run.labels().into_iter().filter_map(|l| l.split(':').next());
         kinds.fold(run.name.clone(), |head, kind| format!("{head} ({kind}, not evidence)"))
     };
-    Comparison { runs: runs.iter().map(head).collect(), rows }
+    let (differences, pairing) = match paired {
+        Paired::None => (&[][..], ""),
+        Paired::Apart => (
+            &[][..],
+            "The two runs were made on other records, or one of them kept no scores of single targets: nothing is paired.",
+        ),
+        Paired::Differences(all) => (
+            &all[..],
+            "Second less first on the records that both scored, target by target and seed by seed, with its 95 % interval; \
+             an interval that does not hold 0 is a difference.",
+        ),
+    };
+    Comparison {
+        runs: runs.iter().map(head).collect(),
+        rows,
+        paired: differences.iter().map(difference).collect(),
+        pairing,
+    }
+}
+
+/// One line of the paired differences.
+fn difference(d: &Difference) -> [String; 7] {
+    let change = match d.difference {
+        Some(i) => maybe_interval(Some(i.value), Some((i.low, i.high))),
+        None => maybe_share(Some(d.second - d.first)),
+    };
+    let (first, second) = (maybe_share(Some(d.first)), maybe_share(Some(d.second)));
+    [d.protection.clone(), d.attack.clone(), d.metric.clone(), first, second, change, d.n.to_string()]
 }
 
 fn leak_of(p: &ProtectionSummary) -> String {
@@ -261,6 +315,7 @@ fn section(run: &Run, id: &str, options: Options) -> Section {
         },
         failures: failures(run, options),
         metrics: metrics(run),
+        exhibits: evidence::exhibits(run),
         gallery_rule: gallery_rule(run, options),
         wall: wall::wall(run, options),
         targets: targets(run, options),
@@ -791,7 +846,7 @@ mod tests {
 
     fn drawn(options: Options) -> String {
         let folder = fixture::folder();
-        html(&[Run::load(folder.path()).expect("the fixture is a run folder")], options)
+        html(&[Run::load(folder.path()).expect("the fixture is a run folder")], &Paired::None, options)
     }
 
     fn full() -> String {
@@ -869,7 +924,7 @@ mod tests {
     fn several_runs_stand_side_by_side() {
         let folder = fixture::folder();
         let run = Run::load(folder.path()).expect("the fixture is a run folder");
-        let page = html(&[run.clone(), run], Options::default());
+        let page = html(&[run.clone(), run], &Paired::of(folder.path(), folder.path()), Options::default());
         assert!(page.contains("leakage-gap-text-0c1294 (toy, not evidence)"));
         assert!(page.contains("2 runs side by side") && page.contains("id=\"r2-figures\""));
     }

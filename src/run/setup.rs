@@ -130,12 +130,18 @@ fn suits(study: &Study, corpus: &Corpus) -> Result<(), Error> {
     .into())
 }
 
-/// An encoder by manifest name, by folder, or a toy; the side of an encoder of pictures may follow as `@side`.
+/// An encoder by manifest name, by folder, from the hub (`hub:owner/name`), or a toy; the side of an encoder of pictures may follow as `@side`.
 pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -> Result<Box<dyn Encoder>, Error> {
     let (base, _) = encode::split_side(name);
     let folder = Path::new(base);
     if folder.is_dir() || encode::is_toy(name) || encode::is_remote(name) {
         return Ok(encode::load(name, folder, None)?);
+    }
+    if base.starts_with(asset::HUB) {
+        let found = asset::repository(base, watch)?;
+        assets.push(json!({"asset": found.name, "version": found.commit, "source": "hub", "pinned": false,
+                           "sha256": found.sha256}));
+        return Ok(encode::load(name, &found.dir, None)?);
     }
     let asset = asset::ensure(base, watch)?;
     assets.push(describe(&asset));

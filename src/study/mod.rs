@@ -3,7 +3,10 @@
 //! A study is data, encoders, protections x attacks, seeds. [`Study::parse`] reports every problem at once, each with its
 //! line; what it returns is complete (defaults filled in) and valid.
 
+mod own;
 pub(crate) mod read;
+
+pub use own::{Own, USUAL_ATTACKS};
 
 use crate::attack::AttackConfig;
 use crate::attack::denoise::Denoising;

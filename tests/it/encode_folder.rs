@@ -29,6 +29,11 @@ const NEW: [&str; 2] = [
     "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
 ];
 
+/// A tiny encoder with random weights, for tests of where encoders come from.
+pub(crate) fn tiny() -> TempDir {
+    Folder::new().dir
+}
+
 struct Folder {
     dir: TempDir,
     weights: HashMap<String, Tensor>,

@@ -8,6 +8,7 @@ mod endpoint;
 mod false_privacy;
 mod gate;
 mod hostile;
+mod hub;
 mod own;
 mod pictures;
 mod prior;

@@ -523,6 +523,7 @@ mod tests {
 
     #[test]
     fn a_container_becomes_an_encoder_folder_with_the_same_bytes_each_time() {
+        super::super::keep_seed("e5s1", &Sketch::default().bytes());
         let into = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
         for dir in &into {
             convert("tiny", &Sketch::default().bytes(), dir.path()).expect("a good container");

@@ -3,6 +3,7 @@
 //! The library has no timeouts, so each file is fetched on a thread of its own and abandoned when it stays silent: a
 //! machine without network must fall through to the next source in seconds, not hang.
 
+use std::collections::BTreeSet;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +56,26 @@ impl Steps {
             // Nobody waits any more. The library offers no way to stop a download, so the thread unwinds quietly.
             resume_unwind(Box::new("the download was abandoned"));
         }
+    }
+}
+
+/// The commit behind the revision, and the files of it.
+pub(super) fn files(hub: &Hub) -> Result<(String, BTreeSet<String>), Error> {
+    let (send, heard) = mpsc::channel();
+    let repo = Repo::with_revision(hub.id.clone(), RepoType::Model, hub.revision.clone());
+    thread::spawn(move || {
+        let mut builder = ApiBuilder::new().with_progress(false);
+        if let Ok(endpoint) = std::env::var(ENDPOINT) {
+            builder = builder.with_endpoint(endpoint);
+        }
+        let info = builder.build().and_then(|api| api.repo(repo).info());
+        let _ = send.send(info.map_err(|e| e.to_string()));
+    });
+    let remedy = "is the name right, is there a network? a folder that was copied here works without: name its path";
+    match heard.recv_timeout(ANSWER) {
+        Ok(Ok(info)) => Ok((info.sha, info.siblings.into_iter().map(|file| file.rfilename).collect())),
+        Ok(Err(why)) => Err(Error::Hub { why: format!("{why} (`{}`); {remedy}", hub.id) }),
+        Err(_) => Err(Error::Hub { why: format!("no answer for {} s (`{}`); {remedy}", ANSWER.as_secs(), hub.id) }),
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`cache`] | the order of sources, verification, the rename that makes an asset visible |
 //! | `staging`, `stamp` | one attempt at one source: files taken in, verified, converted |
 //! | `e5s1`, `torch` | containers that are made into ordinary model files when they are fetched |
+//! | `hub`, `repository` | the model hub's client; encoders straight from it, without a manifest |
 //! | [`archive`] | entry-wise reading of wheels, tarballs and Debian packages, with caps |
 //!
 //! To add an asset: write its manifest below `models/` or `datasets/`, name it in `manifest.rs`, fetch it once.
@@ -20,6 +21,7 @@ mod client;
 mod e5s1;
 mod hub;
 pub mod manifest;
+mod repository;
 mod staging;
 mod stamp;
 mod torch;
@@ -31,6 +33,7 @@ use crate::error::Exit;
 
 pub use cache::{Cache, State};
 pub use manifest::{Kind, Manifest, find, manifests};
+pub use repository::{Fetched, PREFIX as HUB, repository};
 
 /// Hears what a fetch is doing.
 pub trait Report: Sync {
@@ -99,6 +102,32 @@ impl Asset {
 pub fn ensure(name: &str, report: &dyn Report) -> Result<Asset, Error> {
     let manifest = find(name)?;
     Cache::from_env()?.ensure(manifest, report)
+}
+
+/// Readers of containers that are not public otherwise, for `fuzz/`.
+#[cfg(fuzzing)]
+pub mod doors {
+    use std::path::Path;
+
+    /// An old torch table.
+    pub fn torch(bytes: &[u8], into: &Path) -> Result<(), super::Error> {
+        super::torch::convert("fuzz", bytes, into)
+    }
+
+    /// An `e5s1` container.
+    pub fn e5s1(bytes: &[u8], into: &Path) -> Result<(), super::Error> {
+        super::e5s1::convert("fuzz", bytes, into)
+    }
+}
+
+/// Keeps a good container as a seed of `fuzz/`, where the environment names the folder.
+#[cfg(test)]
+fn keep_seed(target: &str, bytes: &[u8]) {
+    use std::io::Write as _;
+    if let Some(folder) = std::env::var_os("STITCHBACK_FUZZ_SEEDS").map(|dir| Path::new(&dir).join(target)) {
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::File::create(folder.join("good")).and_then(|mut file| file.write_all(bytes)).expect("writable");
+    }
 }
 
 /// Why an asset cannot be had.

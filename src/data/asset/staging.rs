@@ -44,7 +44,7 @@ impl Staging {
     }
 
     /// Moves a file of the same disk in.
-    fn adopt(&self, name: &str, from: &Path) -> Result<(), Error> {
+    pub(super) fn adopt(&self, name: &str, from: &Path) -> Result<(), Error> {
         let path = self.place(name)?;
         fs::rename(from, &path).map_err(Error::io(from))?;
         File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))

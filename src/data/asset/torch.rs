@@ -572,6 +572,7 @@ mod tests {
 
     #[test]
     fn a_file_becomes_safetensors_with_the_same_bytes_each_time() {
+        super::super::keep_seed("torch", &Sketch::default().bytes());
         let into = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
         let [one, two] = into.each_ref().map(|dir| {
             convert("tiny", &Sketch::default().bytes(), dir.path()).expect("a good file");
