@@ -2,6 +2,7 @@
 
 use super::interval::Counts;
 use super::{Settings, Subject};
+use crate::attack::linear::{Cholesky, add_to_diagonal};
 use crate::encode::Embeddings;
 use crate::protect::Error;
 use crate::seed;
@@ -75,18 +76,27 @@ pub enum Score {
     Angle,
     /// `y . w`, `w` learned from rehearsals: the difference of means over the variance.
     Learned,
+    /// The log odds of a [`Classifier`] trained on rehearsals: it also sees lengths.
+    Classifier,
 }
 
-const SCORES: [Score; 4] = [Score::Product, Score::Distance, Score::Angle, Score::Learned];
+const SCORES: [Score; 5] = [Score::Product, Score::Distance, Score::Angle, Score::Learned, Score::Classifier];
 
 /// What scores refer to.
 struct Anchors {
     at: [Vec<f64>; 2],
     learned: Vec<f64>,
+    classifier: Classifier,
 }
 
 impl Anchors {
-    fn scores(&self, y: &[f32]) -> [f64; 4] {
+    fn scores(&self, y: &[f32]) -> [f64; 5] {
+        let [product, distance, angle, learned, length] = self.features(y);
+        [product, distance, angle, learned, self.classifier.odds(&[product, distance, angle, learned, length])]
+    }
+
+    /// The scores that need no training of their own, and the length.
+    fn features(&self, y: &[f32]) -> [f64; FEATURES] {
         let [a, b] = &self.at;
         let (mut to, mut product, mut learned, mut norm) = ([0.0; 2], [0.0; 2], 0.0, 0.0);
         let mut lengths = [0.0; 2];
@@ -102,7 +112,73 @@ impl Anchors {
         }
         let cosine = |w: usize| product[w] / (norm * lengths[w]).sqrt().max(1e-300);
         let angle = |w: usize| cosine(w).clamp(-1.0, 1.0).acos();
-        [product[0] - product[1], to[1].sqrt() - to[0].sqrt(), angle(1) - angle(0), learned]
+        [product[0] - product[1], to[1].sqrt() - to[0].sqrt(), angle(1) - angle(0), learned, norm.sqrt()]
+    }
+}
+
+/// Features of a release that a classifier reads.
+const FEATURES: usize = 5;
+/// A constant, the features, their squares.
+const TERMS: usize = 1 + 2 * FEATURES;
+
+/// Logistic regression on the features of a release and their squares: what the other scores have no word for, such as noise whose
+/// strength depends on the record.
+///
+/// # Formula
+/// `ln p / (1 - p) = w . (1, f, f^2)`, `f` standardised; Newton's method with a small ridge.
+#[derive(Debug, Default)]
+struct Classifier {
+    mean: [f64; FEATURES],
+    scale: [f64; FEATURES],
+    weights: [f64; TERMS],
+}
+
+impl Classifier {
+    fn fit(first: &[[f64; FEATURES]], second: &[[f64; FEATURES]]) -> Self {
+        /// Newton's method from 0 is there by then; the ridge keeps weights finite where the worlds are told apart every time.
+        const STEPS: usize = 12;
+        const RIDGE: f64 = 1e-3;
+        let n = (first.len() + second.len()) as f64;
+        let all = || first.iter().chain(second);
+        let mut out = Self::default();
+        for f in 0..FEATURES {
+            out.mean[f] = all().map(|x| x[f]).sum::<f64>() / n;
+            let variance = all().map(|x| (x[f] - out.mean[f]).powi(2)).sum::<f64>() / n;
+            out.scale[f] = variance.sqrt().max(1e-12);
+        }
+        let rows: Vec<([f64; TERMS], f64)> =
+            first.iter().map(|x| (out.terms(x), 1.0)).chain(second.iter().map(|x| (out.terms(x), 0.0))).collect();
+        for _ in 0..STEPS {
+            let (mut slope, mut curve) = ([0.0; TERMS], vec![0.0; TERMS * TERMS]);
+            for (terms, label) in &rows {
+                let odds: f64 = terms.iter().zip(&out.weights).map(|(t, w)| t * w).sum();
+                let p = 1.0 / (1.0 + (-odds).exp());
+                for i in 0..TERMS {
+                    slope[i] += (label - p) * terms[i];
+                    (0..=i).for_each(|j| curve[i * TERMS + j] += p * (1.0 - p) * terms[i] * terms[j]);
+                }
+            }
+            slope.iter_mut().zip(&out.weights).for_each(|(s, w)| *s -= RIDGE * n * w);
+            add_to_diagonal(&mut curve, TERMS, RIDGE * n);
+            let Some(factor) = Cholesky::new(&curve, TERMS) else { break };
+            factor.solve(&mut slope);
+            out.weights.iter_mut().zip(slope).for_each(|(w, s)| *w += s);
+        }
+        out
+    }
+
+    fn terms(&self, features: &[f64; FEATURES]) -> [f64; TERMS] {
+        let mut out = [1.0; TERMS];
+        for (f, &value) in features.iter().enumerate() {
+            // Far tails would outweigh everything once they are squared.
+            let z = ((value - self.mean[f]) / self.scale[f]).clamp(-8.0, 8.0);
+            (out[1 + f], out[1 + FEATURES + f]) = (z, z * z);
+        }
+        out
+    }
+
+    fn odds(&self, features: &[f64; FEATURES]) -> f64 {
+        self.terms(features).iter().zip(&self.weights).map(|(t, w)| t * w).sum()
     }
 }
 
@@ -181,7 +257,7 @@ pub(super) fn tell_apart(
     let n = settings.trials;
     let mut anchors = anchors(subject, settings, pair)?;
     learn(subject, settings, pair, &mut anchors)?;
-    let rehearsed: Vec<Vec<[f64; 4]>> = (0..2)
+    let rehearsed: Vec<Vec<[f64; 5]>> = (0..2)
         .map(|w| draw(subject, settings, pair, w, n, "rehearsal", |y| anchors.scores(y)))
         .collect::<Result<_, _>>()?;
     let column = |world: usize, s: usize| rehearsed[world].iter().map(|scores| scores[s]).collect::<Vec<f64>>();
@@ -189,7 +265,7 @@ pub(super) fn tell_apart(
     let plans: Vec<(Plan, Plan)> =
         (0..SCORES.len()).into_par_iter().map(|s| plan(s, column(0, s), column(1, s), settings)).collect();
     let best = |of: &dyn Fn(&(Plan, Plan)) -> Plan| {
-        plans.iter().map(of).max_by(|a, b| a.proves.total_cmp(&b.proves)).expect("four scores were planned")
+        plans.iter().map(of).max_by(|a, b| a.proves.total_cmp(&b.proves)).expect("five scores were planned")
     };
     let (tail, middle) = (best(&|p| p.0), best(&|p| p.1));
 
@@ -234,7 +310,7 @@ fn anchors(subject: &dyn Subject, settings: &Settings, pair: &Pair) -> Result<An
     };
     let at = [at(0)?, at(1)?];
     let learned = vec![0.0; at[0].len()];
-    Ok(Anchors { at, learned })
+    Ok(Anchors { at, learned, classifier: Classifier::default() })
 }
 
 /// The direction of the learned score, from a quarter as many trials.
@@ -258,6 +334,11 @@ fn learn(subject: &dyn Subject, settings: &Settings, pair: &Pair, anchors: &mut 
         // Of a coordinate that never varies any difference decides.
         *w = (first[i] - second[i]) / (variance[i] / (2 * n) as f64).max(1e-20);
     }
+    // Other trials than those that the direction was learned from.
+    let seen: Vec<Vec<[f64; FEATURES]>> = (0..2)
+        .map(|w| draw(subject, settings, pair, w, n, "second lesson", |y| anchors.features(y)))
+        .collect::<Result<_, _>>()?;
+    anchors.classifier = Classifier::fit(&seen[0], &seen[1]);
     Ok(())
 }
 
