@@ -215,6 +215,19 @@ fn two_hundred_correct_runs_are_flagged_no_more_often_than_stated() {
     assert!(flagged <= 18, "{flagged} of 200");
 }
 
+/// The same at full length: `cargo test --release --lib -- --ignored two_hundred`, a minute on two cores.
+#[test]
+#[ignore = "long: 2e8 draws"]
+fn two_hundred_correct_runs_of_full_length_are_flagged_no_more_often_than_stated() {
+    use rayon::prelude::*;
+    let pipeline: Pipeline = CLAIM.parse().expect("valid");
+    let flagged: Vec<u64> = (0..200_u64)
+        .into_par_iter()
+        .filter(|&seed| report(&pipeline, &settings(1, 100_000, seed)).verdict == Verdict::Refuted)
+        .collect();
+    assert!(flagged.len() <= 18, "{} of 200, by seed {flagged:?}", flagged.len());
+}
+
 #[test]
 fn correct_mechanisms_of_every_kind_are_not_refuted() {
     for pipeline in [

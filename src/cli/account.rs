@@ -25,9 +25,22 @@ pub(crate) struct Args {
     /// The delta at which epsilon is quoted [default: the pipeline's own, else 1e-5]
     #[arg(long, value_parser = probability)]
     delta: Option<f64>,
+    /// Refuse a pipeline that promises nothing
+    #[arg(long)]
+    strict: bool,
     /// One JSON object instead of the sheet
     #[arg(long)]
     json: bool,
+}
+
+/// `--strict`: a pipeline without a guarantee, noise without a bound in front of it among them, is an error.
+pub(crate) fn promises(pipeline: &Pipeline) -> Result<(), stitchback::Error> {
+    let claim = pipeline.claim();
+    if claim.holds() {
+        return Ok(());
+    }
+    let why = format!("promises nothing: {}; leave `--strict` out to go on", claim.note());
+    Err(stitchback::protect::Error::Pipeline { pipeline: pipeline.to_string(), why }.into())
 }
 
 fn probability(text: &str) -> Result<f64, String> {
@@ -40,6 +53,9 @@ fn probability(text: &str) -> Result<f64, String> {
 /// Prints the sheet, or the JSON object, on stdout.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let pipeline = Pipeline::parse(&args.pipeline).map_err(stitchback::Error::from)?;
+    if args.strict {
+        promises(&pipeline)?;
+    }
     let sheet = Sheet {
         claim: pipeline.claim_at(args.dim as usize).after(args.releases).for_user(args.records_per_user),
         noise: pipeline.noise_at(args.dim as usize),

@@ -273,6 +273,21 @@ const TOPICS: &[Topic] = &[
     ),
     topic(
         STAGES,
+        "learned",
+        "A projection trained on `public` vectors against an adversary: it keeps cosines between texts and takes from a ridge reader\n\
+         what tells a text from its nearest neighbours; `strength` weighs the one against the other. An empirical defence: it promises\n\
+         nothing, because the attacker that comes is not the one it was trained against. Adaptive attackers are fitted on its releases.\n\
+         Source: Coavoux et al. 2018 (adversarial training of what a text encoder shows); here with a linear reader in closed form.",
+    ),
+    topic(
+        STAGES,
+        "memoize",
+        "`protect --memoize FILE`: the noise of a record is drawn under a secret from the record and the pipeline, so that releasing it\n\
+         again gives the same bytes and averaging gains nothing. Fresh noise costs again with each release: k of them are one with\n\
+         sigma / sqrt k. An edited record or another pipeline is another release and adds up. Whoever gets the secret takes the noise off.",
+    ),
+    topic(
+        STAGES,
         "quantize",
         "Rounds every coordinate to `bits` bits between `-range` and `range`. It promises nothing: rows further apart than a step are\n\
          told apart every time.",

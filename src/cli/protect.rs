@@ -2,10 +2,10 @@
 
 use super::ui;
 use anyhow::Context as _;
-use rand::SeedableRng;
-use std::path::PathBuf;
+use rand::{Rng as _, SeedableRng};
+use std::path::{Path, PathBuf};
 use stitchback::data::{croissant, vectors};
-use stitchback::protect::{self, Pipeline};
+use stitchback::protect::{self, Pipeline, memoize};
 use stitchback::{Exit, seed};
 
 /// Protect a file of vectors (.npy or .safetensors) and write down what may be promised about it
@@ -41,6 +41,13 @@ pub(crate) struct Args {
     /// Where it is published, likewise
     #[arg(long, value_name = "URL", requires = "croissant")]
     url: Option<String>,
+    /// Keep every record's noise: FILE holds a secret of 32 bytes, made if it is not there; the same record under the same
+    /// pipeline is then released with the same bytes, however often
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    memoize: Option<PathBuf>,
+    /// Refuse a pipeline that promises nothing
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Reads, protects, writes; a summary goes to stderr.
@@ -49,15 +56,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.secure {
         pipeline = pipeline.on_grid().map_err(stitchback::Error::from)?;
     }
-    let clean = vectors::read(&args.input, args.tensor.as_deref()).map_err(stitchback::Error::from)?;
+    if args.strict {
+        super::account::promises(&pipeline)?;
+    }
+    let table = vectors::read_table(&args.input, args.tensor.as_deref()).map_err(stitchback::Error::from)?;
+    let clean = table.vectors;
     let mut rng = match args.seed {
         Some(root) => seed::stream(root, "protect", "noise"),
         // A real release: the one place where randomness must not be repeatable.
         None => seed::Stream::try_from_rng(&mut rand::rngs::SysRng).context("the system's random generator failed")?,
     };
-    let release = pipeline.release(&clean, None, &mut rng).map_err(stitchback::Error::from)?;
+    let release = match &args.memoize {
+        Some(file) => memoize::release(&pipeline, &clean, table.ids.as_deref(), &secret(file, &mut rng)?),
+        None => pipeline.release(&clean, None, &mut rng),
+    }
+    .map_err(stitchback::Error::from)?;
     let claim = pipeline.claim_at(clean.dim());
-    let metadata = protect::metadata(&pipeline, &claim, &release, args.seed.is_some());
+    let mut metadata = protect::metadata(&pipeline, &claim, &release, args.seed.is_some());
+    metadata["noise"] = if args.memoize.is_some() { "memoized" } else { "fresh" }.into();
     vectors::write(&args.output, &release.vectors, Some(&metadata)).map_err(stitchback::Error::from)?;
     if let Some(path) = &args.croissant {
         let name = args.output.file_stem().unwrap_or_default().to_string_lossy();
@@ -80,4 +96,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         metadata["status"].as_str().unwrap_or_default()
     ));
     Ok(Exit::Pass)
+}
+
+/// The secret that memoized noise is drawn under; a new one where there is no file.
+fn secret(file: &Path, rng: &mut seed::Stream) -> anyhow::Result<[u8; 32]> {
+    match std::fs::read(file) {
+        Ok(bytes) => <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| {
+            let why = format!("`{}` holds {} bytes; a secret for `--memoize` has 32", file.display(), bytes.len());
+            stitchback::Error::from(protect::Error::Input(why)).into()
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut secret = [0; 32];
+            rng.fill_bytes(&mut secret);
+            stitchback::contribute::agent::write_private(file, &secret)?;
+            ui::note(&format!("a new secret for memoized noise: {}; keep it, and keep it to yourself", file.display()));
+            Ok(secret)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read `{}`", file.display())),
+    }
 }

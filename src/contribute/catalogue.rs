@@ -157,6 +157,34 @@ impl Catalogue {
         hasher.finalize().into()
     }
 
+    /// For each cell, the cell of `next` that its centroid falls into: where the mass of a group goes when its catalogue changes.
+    ///
+    /// # Formula
+    /// `argmax_c mu . nu_c` over the rounded centroids, in integers; the lower number on a tie.
+    ///
+    /// # Errors
+    /// When `next` is not the next version of this catalogue: another group, encoder or dimension, or a version that is not one
+    /// higher.
+    pub fn carry(&self, next: &Self) -> Result<Vec<usize>, Error> {
+        let wrong = |what: &str| Err(Error::Input(format!("the catalogue of group `{}` {what}", self.group)));
+        if (&next.group, &next.encoder, next.dim) != (&self.group, &self.encoder, self.dim) {
+            return wrong("can only be followed by one of the same group, encoder and dimension");
+        }
+        if next.version != self.version.saturating_add(1) {
+            let want = self.version.saturating_add(1);
+            return wrong(&format!("has version {}; the next one must be {want}, got {}", self.version, next.version));
+        }
+        let product = |a: &[i16], b: &[i16]| a.iter().zip(b).map(|(&x, &y)| i64::from(x) * i64::from(y)).sum::<i64>();
+        Ok(self
+            .centroids
+            .chunks_exact(self.dim)
+            .map(|mu| {
+                let pulls = next.centroids.chunks_exact(self.dim).map(|nu| product(mu, nu)).enumerate();
+                pulls.fold((0, i64::MIN), |best, (c, pull)| if pull > best.1 { (c, pull) } else { best }).0
+            })
+            .collect())
+    }
+
     /// Reads a catalogue from its JSON text.
     ///
     /// # Errors

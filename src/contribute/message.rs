@@ -49,6 +49,15 @@ pub enum Body {
         /// The most that it may cost, in micro-credits.
         at_most: u64,
     },
+    /// Announces the next catalogue of a group, which holds from the next epoch on; signed by the edge's own key.
+    Catalogue {
+        /// Name of the edge.
+        edge: String,
+        /// The current epoch.
+        epoch: u64,
+        /// The catalogue.
+        next: Box<super::Catalogue>,
+    },
     /// Says what a request did cost; signed by the edge's own key.
     Settle {
         /// Name of the edge.

@@ -45,10 +45,12 @@ pub enum Kind {
     Redeem = 8,
     /// An epoch was closed.
     Epoch = 9,
+    /// A new topic catalogue was announced; it holds from the next epoch on.
+    Catalogue = 10,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Contribution,
         Self::Issue,
         Self::Spill,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Burn,
         Self::Redeem,
         Self::Epoch,
+        Self::Catalogue,
     ];
 }
 

@@ -1,6 +1,43 @@
 //! The words between the brackets of a stage: `name(key=value, ...)`.
 
+use super::Error;
 use std::fmt::Write as _;
+
+/// What is wrong with the text of a stage or a pipeline.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    /// Every problem, with its remedy.
+    pub(super) what: Vec<String>,
+    /// How many of them are files that cannot be used, not words.
+    pub(super) files: usize,
+}
+
+impl From<Vec<String>> for Problems {
+    fn from(what: Vec<String>) -> Self {
+        Self { what, files: 0 }
+    }
+}
+
+impl Problems {
+    pub(super) fn is_empty(&self) -> bool {
+        self.what.is_empty()
+    }
+
+    pub(super) fn extend(&mut self, more: Self) {
+        self.what.extend(more.what);
+        self.files += more.files;
+    }
+
+    /// Bad input when nothing but files is wrong, else a mistake in the text.
+    pub(super) fn error(&self, text: &str) -> Error {
+        let (pipeline, why) = (text.trim().to_owned(), self.what.join("; "));
+        if self.files > 0 && self.files == self.what.len() {
+            Error::Public { pipeline, why }
+        } else {
+            Error::Pipeline { pipeline, why }
+        }
+    }
+}
 
 /// The arguments of one stage while it reads them; problems are collected, not thrown, so that all show at once.
 #[derive(Debug)]
@@ -9,6 +46,7 @@ pub(super) struct Arguments<'a> {
     given: Vec<(&'a str, &'a str)>,
     known: Vec<&'static str>,
     problems: Vec<String>,
+    files: usize,
 }
 
 impl<'a> Arguments<'a> {
@@ -42,7 +80,11 @@ impl<'a> Arguments<'a> {
                 _ => problems.push(format!("`{stage}` has `{}` where `key=value` belongs", part.trim())),
             }
         }
-        if problems.is_empty() { Ok(Self { stage, given, known: Vec::new(), problems }) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(Self { stage, given, known: Vec::new(), problems, files: 0 })
+        } else {
+            Err(problems)
+        }
     }
 
     /// The stage's name.
@@ -58,6 +100,12 @@ impl<'a> Arguments<'a> {
     /// Notes a problem of the stage.
     pub(super) fn problem(&mut self, what: impl std::fmt::Display) {
         self.problems.push(format!("`{}` {what}", self.stage));
+    }
+
+    /// Notes a file of the stage that cannot be used.
+    pub(super) fn unusable(&mut self, what: impl std::fmt::Display) {
+        self.problem(what);
+        self.files += 1;
     }
 
     fn value(&mut self, key: &'static str) -> Option<&'a str> {
@@ -108,7 +156,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// Hands `read` over when every argument was understood, else every problem.
-    pub(super) fn finish<T>(mut self, read: T) -> Result<T, Vec<String>> {
+    pub(super) fn finish<T>(mut self, read: T) -> Result<T, Problems> {
         let unknown: Vec<&str> =
             self.given.iter().map(|(key, _)| *key).filter(|key| !self.known.contains(key)).collect();
         for key in unknown {
@@ -116,7 +164,7 @@ impl<'a> Arguments<'a> {
                 if self.known.is_empty() { format!("`{}` takes none", self.stage) } else { near(key, &self.known) };
             self.problems.push(format!("`{}` has no `{key}`; {remedy}", self.stage));
         }
-        if self.problems.is_empty() { Ok(read) } else { Err(self.problems) }
+        if self.problems.is_empty() { Ok(read) } else { Err(Problems { what: self.problems, files: self.files }) }
     }
 }
 

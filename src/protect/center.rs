@@ -108,8 +108,11 @@ mod tests {
         vectors::write(&path, &other, None).expect("writable");
         let why = Pipeline::parse(&printed).expect_err("another file").to_string();
         assert!(why.contains("written for other vectors"), "{why}");
-        let gone = Pipeline::parse("center(public=nowhere.npy)").expect_err("no file").to_string();
-        assert!(gone.contains("cannot use `public=nowhere.npy`"), "{gone}");
+        let gone = Pipeline::parse("center(public=nowhere.npy)").expect_err("no file");
+        assert_eq!(gone.exit(), crate::Exit::Input);
+        assert!(gone.to_string().contains("cannot use `public=nowhere.npy`"), "{gone}");
+        let both = Pipeline::parse("center(public=nowhere.npy) | clip(l1=1)").expect_err("no file and no `l1`");
+        assert_eq!(both.exit(), crate::Exit::Usage);
         let wide = Embeddings::new(vec![0.0; 3], 3).expect("finite");
         let error = Pipeline::parse(&text).expect("readable").release(&wide, None, &mut crate::seed::stream(1, "", ""));
         assert!(error.expect_err("three against two").to_string().contains("2 coordinates, the rows have 3"));

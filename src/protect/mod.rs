@@ -17,6 +17,7 @@
 //! | [`TopicMean`] | means of whole topics, sums and counts noisy | the same where groups are given and their sizes are private |
 //! | [`Center`] | the mean of public vectors taken off | makes room inside a clip |
 //! | [`Mask`], [`Pca`], [`JohnsonLindenstrauss`] | fewer numbers in a row | to be put on trial: they promise nothing |
+//! | [`Learned`] | directions trained against an adversary | likewise: an empirical defence |
 //! | [`Quantize`], [`Sign`] | few bits a number | likewise; `sign(epsilon=..)` flips bits and pays for each |
 //! | [`ScalePerturb`] | a scale and bounded noise, as distance-preserving encryption | likewise |
 //! | [`Prototype`] | means of `m` records of one topic | the only way to an epsilon near 1 that keeps a signal: needs `m` times less noise |
@@ -56,10 +57,12 @@ mod laplace_l1;
 mod laplace_l2;
 #[cfg(test)]
 mod law;
+mod learned;
 pub mod loss;
 mod mahalanobis;
 mod mask;
 pub mod mechanism;
+pub mod memoize;
 mod metadata;
 mod noise;
 mod normalize;
@@ -93,6 +96,7 @@ pub use identity::Identity;
 pub use johnson_lindenstrauss::JohnsonLindenstrauss;
 pub use laplace_l1::LaplaceL1;
 pub use laplace_l2::LaplaceL2;
+pub use learned::Learned;
 pub use mahalanobis::Mahalanobis;
 pub use mask::Mask;
 pub use mechanism::{Curve, Mechanism};
@@ -129,6 +133,14 @@ pub enum Error {
         /// The stage and parameter, what is wrong, what would be right; every problem, separated by semicolons.
         why: String,
     },
+    /// A file that a stage names cannot be used; nothing else is wrong.
+    #[error("pipeline `{pipeline}`: {why}")]
+    Public {
+        /// The text as given.
+        pipeline: String,
+        /// The stage, the file, what is wrong with it; every problem, separated by semicolons.
+        why: String,
+    },
     /// The vectors cannot be protected (not finite, too few for a prototype, wrong number of strata).
     #[error("cannot protect the input: {0}")]
     Input(String),
@@ -139,11 +151,11 @@ impl Error {
         Error::Pipeline { pipeline: text.trim().to_owned(), why: problems.join("; ") }
     }
 
-    /// A malformed pipeline is a usage error, unusable vectors are bad input.
+    /// A malformed pipeline is a usage error, unusable vectors and files are bad input.
     pub fn exit(&self) -> Exit {
         match self {
             Error::Pipeline { .. } => Exit::Usage,
-            Error::Input(_) => Exit::Input,
+            Error::Public { .. } | Error::Input(_) => Exit::Input,
         }
     }
 }

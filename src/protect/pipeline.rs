@@ -1,11 +1,12 @@
 //! A sequence of stages: its text, its claim, its releases.
 
+use super::arguments::Problems;
 use super::claim::{Claim, NoiseModel, State};
 use super::stage::{Release, StageConfig};
 use super::{
     Center, Clip, DEFAULT_DELTA, DiscreteGaussian, DiscreteLaplace, Djw, Error, Gaussian, Identity,
-    JohnsonLindenstrauss, LaplaceL1, LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Process,
-    Prototype, Purkayastha, Quantize, Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
+    JohnsonLindenstrauss, LaplaceL1, LaplaceL2, Learned, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG,
+    Process, Prototype, Purkayastha, Quantize, Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
 };
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ impl Pipeline {
             let remedy = "has no stage; write `identity` to release vectors as they are".to_owned();
             return Err(Error::pipeline(text, &[remedy]));
         }
-        let (mut stages, mut problems) = (Vec::new(), Vec::new());
+        let (mut stages, mut problems) = (Vec::new(), Problems::default());
         for stage in text.split('|') {
             match StageConfig::parse(stage) {
                 Ok(stage) => stages.push(stage),
@@ -62,14 +63,14 @@ impl Pipeline {
         }
         if problems.is_empty() {
             let pipeline = Self { stages };
-            problems = pipeline.check();
+            problems = pipeline.check().into();
             if problems.is_empty() {
                 return Ok(pipeline);
             }
         } else {
-            problems.extend(stages.iter().flat_map(StageConfig::check));
+            problems.extend(stages.iter().flat_map(StageConfig::check).collect::<Vec<_>>().into());
         }
-        Err(Error::pipeline(text, &problems))
+        Err(problems.error(text))
     }
 
     /// Every problem of the pipeline; none, once it was made by [`Pipeline::new`] or [`Pipeline::parse`].
@@ -263,7 +264,7 @@ impl Pipeline {
 }
 
 /// Stages may change rows in place, so that finite input and finite output are checked, not assumed.
-fn all_finite(vectors: &Embeddings, which: &str) -> Result<(), Error> {
+pub(super) fn all_finite(vectors: &Embeddings, which: &str) -> Result<(), Error> {
     match vectors.rows().position(|row| row.iter().any(|v| !v.is_finite())) {
         None => Ok(()),
         Some(row) => Err(Error::Input(format!(
@@ -320,6 +321,7 @@ stage_from_parameters!(
     Mask,
     JohnsonLindenstrauss,
     Pca,
+    Learned,
     Quantize,
     Sign,
     Rotate,
@@ -523,6 +525,7 @@ mod tests {
             ("clip(l2=1) | mahalanobis(rate=4)", "none", None),
             ("clip(l2=1) | center | gaussian(sigma=1)", "none", None),
             ("clip(l2=1) | pca(dim=8) | clip(l2=1) | gaussian(epsilon=1)", "none", None),
+            ("clip(l2=1) | learned(dim=8) | clip(l2=1) | gaussian(epsilon=1)", "none", None),
             ("clip(l2=1) | johnson_lindenstrauss(dim=64) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
             ("clip(l2=1) | mask(keep=0.5) | gaussian(epsilon=1)", "gdp", Some(1.0)),
             ("clip(l2=1) | quantize(bits=8) | clip(l2=1) | gaussian(epsilon=1)", "gdp", Some(1.0)),
@@ -618,7 +621,7 @@ mod tests {
             (
                 "whiten",
                 "no stage is called `whiten`; known: `identity`, `normalize`, `clip`, `center`, `mask`, `johnson_lindenstrauss`, `pca`, \
-                 `quantize`, `sign`, `rotate`, `scale_perturb`, `prototype`, `topic_mean`, `gaussian`, `laplace_l1`, `laplace_l2`, \
+                 `learned`, `quantize`, `sign`, `rotate`, `scale_perturb`, `prototype`, `topic_mean`, `gaussian`, `laplace_l1`, `laplace_l2`, \
                  `mahalanobis`, `vmf`, `purkayastha`, `privunit`, `privunit_g`, `djw`, `discrete_gaussian`, \
                  `discrete_laplace`, `shuffle`, `process`",
             ),

@@ -21,7 +21,9 @@ use statrs::function::gamma::ln_gamma;
 /// drawn by the inverse of its law in log space: nothing is rejected, and nothing falls back.
 ///
 /// # Guarantee
-/// Pure: `epsilon`. Unbiased: the mean of a row's releases is the row.
+/// Pure: `epsilon`. Unbiased: the mean of a row's releases is the row. Caps end at height `1 - 1e-6`: an epsilon above minus the
+/// logarithm of that cap's share (about 2500 at d = 384) is released with that smaller one, so that the printed promise is kept
+/// with room to spare.
 ///
 /// # Errors
 /// Rows of one coordinate.

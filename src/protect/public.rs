@@ -36,12 +36,12 @@ impl Public {
         };
         let table = match vectors::read(Path::new(path), None) {
             Ok(table) if table.is_empty() => {
-                arguments.problem(format!("found no vectors in `{path}`"));
+                arguments.unusable(format!("found no vectors in `{path}`"));
                 return None;
             }
             Ok(table) => table,
             Err(error) => {
-                arguments.problem(format!("cannot use `public={path}`: {error}"));
+                arguments.unusable(format!("cannot use `public={path}`: {error}"));
                 return None;
             }
         };
@@ -52,7 +52,7 @@ impl Public {
         });
         let hash = hasher.finalize().to_hex()[..16].to_owned();
         if expected.is_some_and(|expected| expected != hash) {
-            arguments.problem(format!(
+            arguments.unusable(format!(
                 "was written for other vectors than `{path}` holds now (hash {hash}); leave `hash` out to take these"
             ));
         }
@@ -68,6 +68,11 @@ impl Public {
     /// Coordinates of its vectors.
     pub(super) fn dim(&self) -> usize {
         self.dim
+    }
+
+    /// The vectors themselves.
+    pub(super) fn vectors(&self) -> &Embeddings {
+        &self.vectors
     }
 
     /// Its moments, computed once.
@@ -124,7 +129,7 @@ impl Moments {
 ///
 /// # Source
 /// Jacobi 1846; the rotation of Golub and Van Loan, section 8.5.2.
-fn eigen(mut a: Vec<f64>, d: usize) -> Axes {
+pub(super) fn eigen(mut a: Vec<f64>, d: usize) -> Axes {
     let mut v = vec![0.0; d * d];
     (0..d).for_each(|i| v[i * d + i] = 1.0);
     let scale = a.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -1,11 +1,11 @@
 //! The family of stages: its registry, its trait, and what passes between stages.
 
-use super::arguments::{Arguments, near};
+use super::arguments::{Arguments, Problems, near};
 use super::claim::{NoiseModel, State};
 use super::{
     Center, Clip, DiscreteGaussian, DiscreteLaplace, Djw, Error, Gaussian, Identity, JohnsonLindenstrauss, LaplaceL1,
-    LaplaceL2, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Process, Prototype, Purkayastha, Quantize,
-    Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
+    LaplaceL2, Learned, Mahalanobis, Mask, Normalize, Pca, PrivUnit, PrivUnitG, Process, Prototype, Purkayastha,
+    Quantize, Rotate, ScalePerturb, Shuffle, Sign, TopicMean, Vmf,
 };
 use crate::encode::Embeddings;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub enum StageConfig {
     JohnsonLindenstrauss(JohnsonLindenstrauss),
     /// See [`Pca`].
     Pca(Pca),
+    /// See [`Learned`].
+    Learned(Learned),
     /// See [`Quantize`].
     Quantize(Quantize),
     /// See [`Sign`].
@@ -127,6 +129,7 @@ impl StageConfig {
             Self::Mask(Mask { keep: 0.5, seed: 1 }),
             Self::JohnsonLindenstrauss(JohnsonLindenstrauss { dim: 4, seed: 1 }),
             Self::Pca(Pca { dim: 4, public: None }),
+            Self::Learned(Learned::new(4, 1.0, None)),
             Self::Quantize(Quantize { bits: 8, range: 1.0 }),
             Self::Sign(Sign { epsilon: Some(1.0) }),
             Self::Rotate(Rotate { key: 7 }),
@@ -159,6 +162,7 @@ impl StageConfig {
             Self::Mask(_) => "mask",
             Self::JohnsonLindenstrauss(_) => "johnson_lindenstrauss",
             Self::Pca(_) => "pca",
+            Self::Learned(_) => "learned",
             Self::Quantize(_) => "quantize",
             Self::Sign(_) => "sign",
             Self::Rotate(_) => "rotate",
@@ -190,6 +194,7 @@ impl StageConfig {
             Self::Mask(stage) => stage,
             Self::JohnsonLindenstrauss(stage) => stage,
             Self::Pca(stage) => stage,
+            Self::Learned(stage) => stage,
             Self::Quantize(stage) => stage,
             Self::Sign(stage) => stage,
             Self::Rotate(stage) => stage,
@@ -271,7 +276,7 @@ impl StageConfig {
     }
 
     /// Reads one stage; every problem of it at once.
-    pub(super) fn parse(text: &str) -> Result<Self, Vec<String>> {
+    pub(super) fn parse(text: &str) -> Result<Self, Problems> {
         let mut arguments = Arguments::split(text)?;
         let config = match arguments.stage() {
             "identity" => Self::Identity(Identity),
@@ -281,6 +286,7 @@ impl StageConfig {
             "mask" => Self::Mask(Mask::read(&mut arguments)),
             "johnson_lindenstrauss" => Self::JohnsonLindenstrauss(JohnsonLindenstrauss::read(&mut arguments)),
             "pca" => Self::Pca(Pca::read(&mut arguments)),
+            "learned" => Self::Learned(Learned::read(&mut arguments)),
             "quantize" => Self::Quantize(Quantize::read(&mut arguments)),
             "sign" => Self::Sign(Sign::read(&mut arguments)),
             "rotate" => Self::Rotate(Rotate::read(&mut arguments)),
@@ -302,7 +308,7 @@ impl StageConfig {
             "process" => Self::Process(Process::read(&mut arguments)),
             unknown => {
                 let known: Vec<&str> = Self::examples().iter().map(Self::name).collect();
-                return Err(vec![format!("no stage is called `{unknown}`; {}", near(unknown, &known))]);
+                return Err(vec![format!("no stage is called `{unknown}`; {}", near(unknown, &known))].into());
             }
         };
         arguments.finish(config)
@@ -341,9 +347,9 @@ impl std::str::FromStr for StageConfig {
         Self::parse(text)
             .and_then(|config| {
                 let problems = config.check();
-                if problems.is_empty() { Ok(config) } else { Err(problems) }
+                if problems.is_empty() { Ok(config) } else { Err(problems.into()) }
             })
-            .map_err(|problems| Error::pipeline(text, &problems))
+            .map_err(|problems| problems.error(text))
     }
 }
 

@@ -15,4 +15,5 @@ mod prior;
 mod protect;
 mod recover;
 mod run;
+mod status_page;
 mod value;

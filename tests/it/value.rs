@@ -6,25 +6,25 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-fn value(args: &[&str]) -> Command {
+pub(super) fn value(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("stitchback").expect("the binary of this package");
     command.arg("value").args(args);
     command
 }
 
-fn stdout(command: &mut Command) -> String {
+pub(super) fn stdout(command: &mut Command) -> String {
     let out = command.assert().success();
     String::from_utf8(out.get_output().stdout.clone()).expect("text")
 }
 
 /// A running edge; stopped, not asked, when it is dropped.
-struct Edge {
+pub(super) struct Edge {
     process: Child,
-    url: String,
+    pub(super) url: String,
 }
 
 impl Edge {
-    fn start(folder: &Path) -> Self {
+    pub(super) fn start(folder: &Path) -> Self {
         let mut process = std::process::Command::cargo_bin("stitchback")
             .expect("the binary of this package")
             .args(["value", "serve", "--listen", "127.0.0.1:0", "--epoch-seconds", "0"])
@@ -87,6 +87,17 @@ fn contribute_close_redeem_verify_audit_over_a_kill() {
     stdout(&mut value(&["settle", &edge, "--request", &id, "--cost", "400", "--edge", &running.url]));
     value(&["request", "--at-most", "99999999999999"]).args(side).assert().code(3);
     value(&["audit", &edge, "--key", &key]).assert().code(3);
+
+    // The next catalogue is announced now and holds from the next epoch on.
+    let next = ["catalogue", &edge, "--group", "diaries", "--corpus", "toy", "--cells", "6", "--edge", &running.url];
+    let announced = stdout(&mut value(&next));
+    assert!(announced.starts_with("group diaries: version 2 of its catalogue (6 cells, "), "{announced}");
+    value(&next).assert().code(3);
+    value(&["catalogue", &edge, "--group", "cats", "--corpus", "toy", "--edge", &running.url]).assert().code(2);
+    stdout(&mut value(&["close", &edge, "--edge", &running.url]));
+    let again = stdout(value(&["contribute", "--from", &at("records.txt"), "--epsilon", "4"]).args(side));
+    assert!(again.starts_with("80 records of group diaries given at epsilon 4 (epoch 3)"), "{again}");
+    stdout(&mut value(&["close", &edge, "--edge", &running.url]));
     drop(running);
 
     let verified = stdout(&mut value(&["verify", &proof, "--key", &key]));
@@ -98,7 +109,7 @@ fn contribute_close_redeem_verify_audit_over_a_kill() {
     value(&["verify", &at("forged.proof"), "--key", &key]).assert().code(3);
     value(&["verify", &proof, "--key", "nonsense"]).assert().code(3);
     let audit = stdout(&mut value(&["audit", &edge, "--key", &key]));
-    assert!(audit.contains("1 values computed again over 2 epochs; credits all accounted for"), "{audit}");
+    assert!(audit.contains("2 values computed again over 4 epochs; credits all accounted for"), "{audit}");
     // Secrets are readable by their owner only, and in no output.
     let secret = std::fs::read_to_string(Path::new(&edge).join("key")).expect("readable");
     let digits = secret.trim().rsplit(' ').next().expect("digits");

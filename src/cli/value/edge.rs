@@ -88,6 +88,28 @@ pub(super) struct Settle {
     edge: String,
 }
 
+/// Announce the next topic catalogue of a group to a running edge; it holds from the next epoch on
+#[derive(Debug, clap::Args)]
+pub(super) struct NextCatalogue {
+    /// The edge's folder, for its key
+    folder: PathBuf,
+    /// The group
+    #[arg(long, value_name = "NAME")]
+    group: String,
+    /// A public corpus by name or path: its records of that topic, or all of them where none has it
+    #[arg(long, value_name = "CORPUS")]
+    corpus: String,
+    /// Topic cells [default: as many as now]
+    #[arg(long)]
+    cells: Option<usize>,
+    /// Most public records that are used
+    #[arg(long, default_value_t = 4000)]
+    records: usize,
+    /// The running edge
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8470")]
+    edge: String,
+}
+
 /// Vectors of records, texts or pictures.
 pub(super) fn encode(encoder: &dyn Encoder, records: &[&Record]) -> Result<Embeddings, stitchback::Error> {
     let pictures: Vec<_> = records.iter().filter_map(|r| r.picture.as_ref()).collect();
@@ -146,6 +168,50 @@ pub(super) fn setup(args: &Setup) -> anyhow::Result<Exit> {
     let names: Vec<&str> = charter.groups.iter().map(|g| g.group.as_str()).collect();
     ui::note(&format!("{} groups: {}", names.len(), names.join(", ")));
     super::say(&format!("{}\n", key.public()))?;
+    Ok(Exit::Pass)
+}
+
+pub(super) fn catalogue(args: &NextCatalogue) -> anyhow::Result<Exit> {
+    let key = edge_key(&args.folder)?;
+    let client = Client::new(&args.edge);
+    let (_, charter) = client.get("/v1/charter")?;
+    let charter = Charter::from_json("the edge's charter", &charter).map_err(fault)?;
+    let now = charter.groups.iter().find(|g| g.group == args.group).ok_or_else(|| {
+        let names: Vec<&str> = charter.groups.iter().map(|g| g.group.as_str()).collect();
+        Usage(format!("the edge has no group `{}`; it has: {}", args.group, names.join(", ")))
+    })?;
+    let watch = ui::Terminal::new(false);
+    let (name, _) = now.encoder.rsplit_once(' ').unwrap_or((&now.encoder, ""));
+    let encoder = setup::encoder(name, &mut Vec::new(), &watch)?;
+    let corpus = open_corpus(&args.corpus, &watch)?;
+    let of_topic = |r: &&Record| r.topic.as_deref() == Some(&args.group);
+    let any = corpus.records.iter().any(|r| of_topic(&r));
+    let records: Vec<&Record> = corpus.records.iter().filter(|r| !any || of_topic(r)).collect();
+    let cells = args.cells.unwrap_or(now.cells());
+    let every = records.len().div_ceil(args.records.max(10 * cells)).max(1);
+    let vectors = encode(encoder.as_ref(), &records.into_iter().step_by(every).collect::<Vec<_>>())?;
+    let plan = Plan {
+        group: args.group.clone(),
+        encoder: format!("{name} {}", encoder.info().fingerprint),
+        cells,
+        centred: corpus.medium() == Medium::Picture,
+    };
+    let version = now.version + 1;
+    let mut rng = seed::stream(u64::from(version), "value setup", &plan.group);
+    let mut next = Catalogue::fit(&plan, &vectors, &mut rng).map_err(fault)?;
+    next.version = version;
+    let epoch: serde_json::Value = client.json(client.get("/v1/epoch")?)?;
+    let epoch = epoch["epoch"].as_u64().unwrap_or_default();
+    let hash = hex(&next.hash());
+    let body = Body::Catalogue { edge: key.name().to_owned(), epoch, next: Box::new(next) };
+    let _: stitchback::contribute::edge::Answer =
+        client.json(client.post("/v1/catalogues", &Envelope::seal(&body, key.operator()))?)?;
+    super::say(&format!(
+        "group {}: version {version} of its catalogue ({cells} cells, {}) holds from epoch {} on\n",
+        args.group,
+        &hash[..16],
+        epoch + 1
+    ))?;
     Ok(Exit::Pass)
 }
 

@@ -131,7 +131,6 @@ pub struct Edge {
     epochs: VecDeque<EpochRecord>,
     /// Size of the last checkpoint that was signed and kept.
     signed: u64,
-    charter_json: String,
 }
 
 impl Edge {
@@ -154,7 +153,6 @@ impl Edge {
     pub fn with(charter: Charter, key: EdgeKey, storage: Box<dyn Storage>) -> Result<Self, Error> {
         let (journal, found) = Journal::open(storage)?;
         let mut edge = Self {
-            charter_json: charter.to_json(),
             state: State::new(charter, key.public()),
             key,
             journal,
@@ -361,9 +359,9 @@ impl Edge {
         self.key.public()
     }
 
-    /// The charter as JSON.
-    pub fn charter(&self) -> &str {
-        &self.charter_json
+    /// The charter as JSON, with the catalogues of the current epoch.
+    pub fn charter(&self) -> String {
+        self.state.charter.to_json()
     }
 
     /// SHA-256 of all that decides what happens next.

@@ -265,6 +265,7 @@ fn router(desk: Desk) -> Router {
         .route("/v1/redemptions", messages())
         .route("/v1/requests", messages())
         .route("/v1/settlements", messages())
+        .route("/v1/catalogues", messages())
         .route("/v1/balance", post(balance))
         .route("/v1/receipts/{id}", get(receipt))
         .route("/v1/issued/{id}", get(issued))
@@ -397,7 +398,7 @@ async fn page(State(desk): State<Desk>) -> Response {
 }
 
 async fn charter(State(desk): State<Desk>) -> Response {
-    match desk.ask(|edge| Ok(edge.charter().to_owned())).await {
+    match desk.ask(|edge| Ok(edge.charter())).await {
         Ok(json) => text("application/json", json),
         Err(response) => response,
     }

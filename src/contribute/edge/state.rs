@@ -2,7 +2,7 @@
 //! those gives the same values, receipts and balances anywhere.
 
 use super::Refused;
-use crate::contribute::catalogue::hex;
+use crate::contribute::catalogue::{Catalogue, hex};
 use crate::contribute::channel::{Budget, UNITS};
 use crate::contribute::cloud::{Charter, Prices, Sums};
 use crate::contribute::message::{Body, Contribution, Envelope, unhex};
@@ -116,6 +116,8 @@ pub(super) struct GroupState {
     spent_milli: BTreeMap<u32, u64>,
     previous: BTreeMap<u32, Hash>,
     hash: Hash,
+    /// Holds from the next epoch on.
+    next: Option<Catalogue>,
     /// Accounts that ever gave to it.
     pub(super) members: usize,
     /// Contributions ever valued.
@@ -205,6 +207,10 @@ impl State {
             for pending in &group.pending {
                 hasher.update(pending.commitment);
             }
+            hasher.update(group.hash);
+            if let Some(next) = &group.next {
+                hasher.update(next.hash());
+            }
             for hash in group.previous.values() {
                 hasher.update(hash);
             }
@@ -236,6 +242,7 @@ impl State {
         | Body::Contribute(Contribution { edge, .. })
         | Body::Redeem { edge, .. }
         | Body::Request { edge, .. }
+        | Body::Catalogue { edge, .. }
         | Body::Settle { edge, .. }) = &body;
         if edge != self.public.name() {
             return Err(Refused::rule(&format!(
@@ -253,6 +260,9 @@ impl State {
         if let Body::Settle { epoch, nonce, request, cost, .. } = &body {
             return self.settle(key, *epoch, nonce, request, *cost, issuer);
         }
+        if let Body::Catalogue { epoch, next, .. } = body {
+            return self.announce(key, epoch, &next, issuer);
+        }
         let account = self.account(&key).ok_or_else(|| Refused::unknown("this account is not registered"))?;
         match body {
             Body::Contribute(contribution) => self.contribute(account, &key, digest, contribution, issuer),
@@ -260,7 +270,7 @@ impl State {
             Body::Request { epoch, nonce, at_most, .. } => {
                 self.request(account, &key, digest, epoch, &nonce, at_most, issuer)
             }
-            Body::Register { .. } | Body::Settle { .. } => unreachable!("handled above"),
+            Body::Register { .. } | Body::Settle { .. } | Body::Catalogue { .. } => unreachable!("handled above"),
         }
     }
 
@@ -528,6 +538,50 @@ impl State {
         Ok(Step { drafts: vec![draft], ..Step::default() })
     }
 
+    /// A catalogue is frozen within an epoch: the next one waits for its end.
+    fn announce(&mut self, key: [u8; 32], epoch: u64, next: &Catalogue, issuer: &mut Issuer) -> Result<Step, Refused> {
+        if key != *self.public.bytes() {
+            return Err(Refused::rule("only the edge itself announces a catalogue"));
+        }
+        self.now(epoch)?;
+        // What came over the wire is read as strictly as a file.
+        let next = Catalogue::from_json("the announced catalogue", &next.to_json())
+            .map_err(|e| Refused::form(&e.to_string()))?;
+        let at = self.charter.groups.iter().position(|g| g.group == next.group);
+        let at = at.ok_or_else(|| Refused::unknown("there is no such group; GET /v1/charter lists them"))?;
+        self.charter.groups[at].carry(&next).map_err(|e| Refused::rule(&e.to_string()))?;
+        if self.groups[at].next.is_some() {
+            return Err(Refused::conflict("a catalogue of this group was announced in this epoch already"));
+        }
+        let draft = issuer.draft(Receipt {
+            subject: self.public.name().to_owned(),
+            kind: Kind::Catalogue,
+            group: next.group.clone(),
+            epoch,
+            catalogue: next.hash(),
+            policy: self.policy,
+            value: i64::from(next.version),
+            ..blank(&self.public)
+        });
+        self.groups[at].next = Some(next);
+        Ok(Step { drafts: vec![draft], ..Step::default() })
+    }
+
+    /// Announced catalogues take over; the mass of each cell goes where its centroid falls, so that no unit is lost.
+    fn change_catalogues(&mut self) {
+        for (group, catalogue) in self.groups.iter_mut().zip(&mut self.charter.groups) {
+            let Some(next) = group.next.take() else { continue };
+            let carried = catalogue.carry(&next).expect("it was checked when it was announced");
+            let (mut cells, mut served) = (vec![0_i64; next.cells()], vec![0_u64; next.cells()]);
+            for ((&to, &mass), &count) in carried.iter().zip(&group.cells).zip(&group.served) {
+                cells[to] += mass;
+                served[to] += count;
+            }
+            (group.cells, group.served, group.hash) = (cells, served, next.hash());
+            *catalogue = next;
+        }
+    }
+
     fn leak(&self) -> u64 {
         leak_q32(match &self.charter.policy.value {
             EngineConfig::Coverage(c) => c.half_life_epochs,
@@ -612,13 +666,19 @@ impl State {
         }
         step.drafts.push(issuer.draft(own(Kind::Epoch, quota_total(&issue))));
         step.closed = Some(record);
+        self.change_catalogues();
         step
     }
 
     /// Values the contributions that waited in one group, and writes a receipt for each.
+    ///
+    /// They leave in an order drawn from the epoch's seed: neither time nor place in the log says which receipts of two groups
+    /// came from one visit.
     fn value(&mut self, at: usize, prices: &Prices, issuer: &mut Issuer, step: &mut Step) {
         let epoch = prices.sums.epoch;
-        let pending = std::mem::take(&mut self.groups[at].pending);
+        let mut pending = std::mem::take(&mut self.groups[at].pending);
+        let lot = |p: &Pending| Sha256::new().chain_update(b"sb/order/v1").chain_update(issuer.seed).chain_update(p.id);
+        pending.sort_by_cached_key(|p| lot(p).finalize());
         self.groups[at].given.clear();
         let values = self.appraise(at, &pending, prices);
         let group = &mut self.groups[at];

@@ -387,3 +387,147 @@ fn no_byte_run_of_a_release_is_in_any_receipt() {
         assert!(!bytes.windows(4).any(|run| tokens.windows(4).any(|w| w == run)));
     }
 }
+
+/// The next catalogue of a group: as it is now, from other public records.
+fn next_catalogue(edge: &Edge, group: usize, cells: usize) -> Catalogue {
+    let charter = Charter::from_json("charter", &edge.charter()).expect("our own");
+    let now = &charter.groups[group];
+    let mut plan = plan(cells);
+    now.group.clone_into(&mut plan.group);
+    let rng = &mut seed::stream(9, "test", "next catalogue");
+    let mut next = Catalogue::fit(&plan, &clouds(200, 4, 16, 0.3, "next"), rng).expect("enough");
+    next.version = now.version + 1;
+    next
+}
+
+#[test]
+fn a_catalogue_is_frozen_within_its_epoch_and_its_mass_goes_on_in_the_next() {
+    let disk = Shared::default();
+    let mut edge = open(&disk).expect("an empty disk");
+    let agents: Vec<Agent> = (1..=3).map(|i| Agent::new(&[i; 32])).collect();
+    for agent in &agents {
+        one(&mut edge, agent.register(NAME)).expect("new");
+    }
+    let operator = key();
+    let announce = |epoch: u64, next: Catalogue, by: &ed25519_dalek::SigningKey| {
+        Envelope::seal(&Body::Catalogue { edge: NAME.to_owned(), epoch, next: Box::new(next) }, by)
+    };
+    one(&mut edge, agents[0].contribute(NAME, 0, &sealed(1, 0, 80))).expect("in order");
+    let (before, old) = (edge.state_hash(), edge.charter());
+
+    // Only the edge, only the next version, only of the same encoder, once an epoch.
+    let next = next_catalogue(&edge, 0, 6);
+    let stranger = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+    assert_eq!(one(&mut edge, announce(0, next.clone(), &stranger)).expect_err("not the edge").status, 422);
+    assert_eq!(one(&mut edge, announce(1, next.clone(), operator.operator())).expect_err("too early").status, 409);
+    let (mut skipped, mut foreign) = (next.clone(), next.clone());
+    skipped.version = 7;
+    "another".clone_into(&mut foreign.encoder);
+    assert!(one(&mut edge, announce(0, skipped, operator.operator())).expect_err("7").why.contains("must be 2"));
+    assert_eq!(one(&mut edge, announce(0, foreign, operator.operator())).expect_err("foreign").status, 422);
+    assert_eq!(edge.state_hash(), before);
+    let announced = one(&mut edge, announce(0, next.clone(), operator.operator())).expect("the edge's own word");
+    let announced = receipt(&edge, &announced);
+    assert_eq!((announced.kind, announced.catalogue, announced.value), (Kind::Catalogue, next.hash(), 2));
+    assert_eq!(one(&mut edge, announce(0, next.clone(), operator.operator())).expect_err("again").status, 409);
+
+    // Within the epoch nothing has changed: the old cells are taken, and valued as such.
+    assert_eq!(edge.charter(), old);
+    one(&mut edge, agents[1].contribute(NAME, 0, &sealed(2, 0, 60))).expect("cells of the old catalogue");
+    let record = close(&mut edge);
+    assert_eq!((record.contributions, record.groups[0].prices.len()), (2, 4));
+    for agent in &agents[..2] {
+        assert_eq!(issued(&mut edge, agent)[0].0.catalogue, charter().groups[0].hash());
+    }
+
+    // From the next epoch on only the new one is taken; no unit of mass was lost on the way.
+    let now = Charter::from_json("charter", &edge.charter()).expect("our own");
+    assert_eq!((now.groups[0].hash(), &now.groups[1]), (next.hash(), &charter().groups[1]));
+    let late = one(&mut edge, agents[2].contribute(NAME, 1, &sealed(3, 0, 60))).expect_err("old cells");
+    assert!(late.status == 409 && late.why.contains("another catalogue"), "{late:?}");
+    let given: i64 = record.groups[0].sums.arrived.iter().sum();
+    assert_eq!(edge.state.groups[0].cells.len(), 6);
+    assert_eq!(edge.state.groups[0].cells.iter().sum::<i64>(), given);
+    let shield = Shield { budget: Budget::new(4.0).expect("in range"), pipeline: None };
+    let fresh = agents[2].protect(&next, &own(3, 60), &shield, &mut rng()).expect("enough");
+    one(&mut edge, agents[2].contribute(NAME, 1, &fresh)).expect("cells of the new catalogue");
+    let record = close(&mut edge);
+    assert_eq!(record.groups[0].prices.len(), 6);
+    assert_eq!(issued(&mut edge, &agents[2])[0].0.catalogue, next.hash());
+
+    // A replay, and an auditor who starts from the first charter, come to the same.
+    edge.checkpoint().expect("kept");
+    let (hash, json) = (edge.state_hash(), edge.charter());
+    drop(edge);
+    let again = open(&disk).expect("readable");
+    assert_eq!((again.state_hash(), again.charter()), (hash, json));
+    let storage = Faulty { disk: Arc::clone(&disk), fail_at: usize::MAX, eighths: 0 };
+    let audit = audit(&charter(), &key().public(), Box::new(storage)).expect("readable");
+    assert_eq!((audit.faults, audit.values), (Vec::new(), 3));
+}
+
+/// Forty accounts give to two groups, one visit each. Who holds receipts of both groups tries to tell which belong together: by
+/// anything they share, by time, by place in the log. The standard error of a rank correlation of 40 pairs is .16.
+#[test]
+fn issue_receipts_of_two_groups_do_not_tell_whose_they_are() {
+    const ACCOUNTS: u8 = 40;
+    let mut edge = open(&Shared::default()).expect("an empty disk");
+    let mut visits = Vec::new();
+    for i in 1..=ACCOUNTS {
+        let agent = Agent::new(&[i; 32]);
+        one(&mut edge, agent.register(NAME)).expect("new");
+        let both = [0, 1].map(|g| {
+            let answer = one(&mut edge, agent.contribute(NAME, 0, &sealed(i, g, 60))).expect("in order");
+            receipt(&edge, &answer)
+        });
+        visits.push((agent, both));
+    }
+    close(&mut edge);
+    let mut found = Vec::new();
+    for (agent, contributed) in &visits {
+        let receipts = issued(&mut edge, agent);
+        let of = |g: usize| {
+            let group = &charter().groups[g].group;
+            receipts.iter().map(|(r, _)| r).find(|r| r.group == *group).expect("one for each group").clone()
+        };
+        found.push((of(0), of(1), contributed));
+    }
+    for (a, b, _) in &found {
+        // What two receipts of an account have in common, those of all accounts have.
+        let shared = |a: &Receipt, b: &Receipt| {
+            let common = [
+                a.subject == b.subject,
+                a.id == b.id,
+                a.mechanism == b.mechanism,
+                a.commitment == b.commitment,
+                a.previous == b.previous,
+                a.nonce == b.nonce,
+                a.issued_s == b.issued_s,
+                a.expires_s == b.expires_s,
+                a.budget_milli == b.budget_milli,
+            ];
+            common.map(u8::from)
+        };
+        assert!(found.iter().all(|(_, other, _)| shared(a, b) == shared(a, other)));
+    }
+    let ranks = |places: Vec<u64>| -> Vec<f64> {
+        places.iter().map(|p| places.iter().filter(|q| *q < p).count() as f64).collect()
+    };
+    let correlation = |a: Vec<u64>, b: Vec<u64>| -> f64 {
+        let (a, b, n) = (ranks(a), ranks(b), f64::from(ACCOUNTS));
+        let off: f64 = a.iter().zip(&b).map(|(x, y)| (x - y).powi(2)).sum();
+        1.0 - 6.0 * off / (n * (n * n - 1.0))
+    };
+    let leaf = |edge: &Edge, r: &Receipt| edge.filed[&r.id].leaf;
+    let issue = correlation(
+        found.iter().map(|(a, _, _)| leaf(&edge, a)).collect(),
+        found.iter().map(|(_, b, _)| leaf(&edge, b)).collect(),
+    );
+    assert!(issue.abs() < 4.0 * 0.16, "places in the log tell receipts of one visit: {issue}");
+    // The receipts of the visits themselves stand in the log as they came: who shows two of them shows one account.
+    let visit = correlation(
+        found.iter().map(|(_, _, both)| leaf(&edge, &both[0])).collect(),
+        found.iter().map(|(_, _, both)| leaf(&edge, &both[1])).collect(),
+    );
+    assert!(visit > 0.999, "{visit}");
+}
