@@ -196,6 +196,7 @@ pub fn release(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::similarity;
     use rand_distr::{Distribution, StandardNormal};
 
     /// The model of every noise that is not normal serves the denoiser as well as a true one: after the filter the rows are as
@@ -223,7 +224,7 @@ mod tests {
             let (signal, mut y) = (draw(&quiet), draw(&pipeline));
             let (scale, sigma) = reading(&pipeline, d);
             y.values_mut().iter_mut().for_each(|v| *v *= scale as f32);
-            let mean = |a: &Embeddings| a.rows().zip(signal.rows()).map(|(a, b)| cosine(a, b)).sum::<f64>() / n as f64;
+            let mean = |a: &Embeddings| mean_cosine(a, &signal);
             let guess = Wiener::fit(&signal, sigma).apply(&y);
             let off = guess
                 .rows()
@@ -291,13 +292,13 @@ mod tests {
         for (k, expected) in [(1, 0.455), (4, 0.714), (16, 0.898)] {
             let seen = release(&pipeline, &clean, &[0; 400], k, |i| seed::stream(9, "averaging", &format!("{k} {i}")));
             let seen = seen.expect("releases");
-            let mean: f64 = seen.rows().zip(clean.rows()).map(|(a, b)| cosine(a, b)).sum::<f64>() / 400.0;
+            let mean = mean_cosine(&seen, &clean);
             assert!((mean - expected).abs() < 0.01, "{k} releases: {mean} against {expected}");
         }
     }
 
-    fn cosine(a: &[f32], b: &[f32]) -> f64 {
-        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(p, q)| f64::from(*p) * f64::from(*q)).sum::<f64>();
-        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    fn mean_cosine(a: &Embeddings, b: &Embeddings) -> f64 {
+        let each = similarity::cosines(a, b).expect("row by row");
+        each.iter().map(|c| c.expect("a direction")).sum::<f64>() / each.len() as f64
     }
 }

@@ -323,6 +323,7 @@ fn fit(basis: &Basis, own: &Embeddings, network: Params, rng: &mut seed::Stream)
 mod tests {
     use super::*;
     use crate::attack::scene::Scene;
+    use crate::measure::similarity;
 
     /// Spectrum `l_i ~ 1/i`, trace 1: the closed form predicts the cosine of the denoised vector to its truth.
     #[test]
@@ -346,14 +347,14 @@ mod tests {
             let mut y = held_out.clone();
             y.values_mut().iter_mut().zip(noise.values()).for_each(|(v, e)| *v += e);
             let guess = Wiener::fit(&signal, sigma).apply(&y);
-            let mean: f64 = guess.rows().zip(held_out.rows()).map(|(a, b)| cosine(a, b)).sum::<f64>() / n as f64;
+            let mean: f64 = similarity::cosines(&guess, &held_out)
+                .expect("row by row")
+                .into_iter()
+                .map(|c| c.expect("a direction"))
+                .sum::<f64>()
+                / n as f64;
             assert!((mean - simulated).abs() < 0.02, "sigma {sigma}: {mean} against {simulated}");
         }
-    }
-
-    fn cosine(a: &[f32], b: &[f32]) -> f64 {
-        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(p, q)| f64::from(*p) * f64::from(*q)).sum::<f64>();
-        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     }
 
     /// A signal of few points is far from normal: its posterior mean is known, the filter cannot reach it and the network nears it.

@@ -21,6 +21,8 @@ const NAMES: [&str; 4] = ["embedding", "embeddings", "vector", "vectors"];
 /// Names of a column of pictures, and of one that says what they show.
 const PICTURES: [&str; 2] = ["image", "img"];
 const LABELS: [&str; 3] = ["label", "labels", "topic"];
+/// What is said of a file that is none.
+const UNREADABLE: &str = "it is not a Parquet file that can be read";
 /// Longest line of JSON that is read.
 const MAX_LINE_BYTES: usize = 4 << 20;
 /// Most bytes that a Parquet file may say it unpacks to.
@@ -115,12 +117,16 @@ pub(super) fn read_json_lines(bytes: &[u8]) -> Result<Table, (Option<usize>, Str
 
 /// Reads a Parquet file.
 pub(super) fn read_parquet(bytes: Vec<u8>, column: Option<&str>) -> Result<Table, String> {
-    // The crate's thrift and page readers are written for trusted files: a panic there is a bad file, not a fault of ours.
-    let read = std::panic::AssertUnwindSafe(|| parquet_rows(bytes, column));
-    match std::panic::catch_unwind(read) {
-        Ok(table) => table,
-        Err(_) => Err("it is not a Parquet file that can be read".to_owned()),
-    }
+    guarded(|| parquet_rows(bytes, column))
+}
+
+/// The crate's thrift and page readers are written for trusted files: a panic there is a bad file, not a fault of ours.
+fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| Err(UNREADABLE.to_owned()))
+}
+
+fn broken(e: &parquet::errors::ParquetError) -> String {
+    format!("{UNREADABLE}: {e}")
 }
 
 fn parquet_rows(bytes: Vec<u8>, column: Option<&str>) -> Result<Table, String> {
@@ -139,8 +145,7 @@ fn parquet_rows(bytes: Vec<u8>, column: Option<&str>) -> Result<Table, String> {
     let rows_of = reader.get_row_iter(Some(projection));
     let mut rows = Rows::default();
     let mut vector = Vec::new();
-    let found = rows_of.map_err(|e| format!("it is not a Parquet file that can be read: {e}"))?;
-    for (number, row) in found.enumerate() {
+    for (number, row) in rows_of.map_err(|e| broken(&e))?.enumerate() {
         let row = row.map_err(|e| format!("row {number} cannot be read: {e}"))?;
         let (id, text) = labels(&row);
         vector.clear();
@@ -153,22 +158,20 @@ fn parquet_rows(bytes: Vec<u8>, column: Option<&str>) -> Result<Table, String> {
 
 /// The `text` column of a Parquet file, each with its `id` where there is one.
 pub(super) fn read_texts(bytes: bytes::Bytes) -> Result<Vec<(Option<String>, String)>, String> {
-    let read = std::panic::AssertUnwindSafe(|| {
-        let broken = |e: parquet::errors::ParquetError| format!("it is not a Parquet file that can be read: {e}");
+    guarded(|| {
         let reader = open(bytes)?;
         let projection = project(&reader, &["id", "text"])?;
         if !projection.get_fields().iter().any(|f| f.name() == "text") {
             return Err("it has no column `text`".to_owned());
         }
         let mut out = Vec::new();
-        for (number, row) in reader.get_row_iter(Some(projection)).map_err(broken)?.enumerate() {
+        for (number, row) in reader.get_row_iter(Some(projection)).map_err(|e| broken(&e))?.enumerate() {
             let row = row.map_err(|e| format!("row {number} cannot be read: {e}"))?;
             let (id, text) = labels(&row);
             out.push((id, text.ok_or_else(|| format!("row {number} has no text"))?));
         }
         Ok(out)
-    });
-    std::panic::catch_unwind(read).unwrap_or_else(|_| Err("it is not a Parquet file that can be read".to_owned()))
+    })
 }
 
 /// A picture of a table, still encoded.
@@ -181,7 +184,7 @@ pub(super) struct Encoded {
 
 /// The pictures of a Parquet table; nothing where it has no column for them.
 pub(super) fn read_pictures(bytes: bytes::Bytes) -> Result<Option<Vec<Encoded>>, String> {
-    let read = std::panic::AssertUnwindSafe(|| {
+    guarded(|| {
         let reader = open(bytes)?;
         let columns = [&PICTURES[..], &LABELS, &["id", "text", "caption"]].concat();
         let projection = project(&reader, &columns)?;
@@ -189,8 +192,7 @@ pub(super) fn read_pictures(bytes: bytes::Bytes) -> Result<Option<Vec<Encoded>>,
             return Ok(None);
         }
         let classes = classes(&reader);
-        let rows = reader.get_row_iter(Some(projection));
-        let rows = rows.map_err(|e| format!("it is not a Parquet file that can be read: {e}"))?;
+        let rows = reader.get_row_iter(Some(projection)).map_err(|e| broken(&e))?;
         rows.enumerate()
             .map(|(number, row)| {
                 let row = row.map_err(|e| format!("row {number} cannot be read: {e}"))?;
@@ -200,8 +202,7 @@ pub(super) fn read_pictures(bytes: bytes::Bytes) -> Result<Option<Vec<Encoded>>,
             })
             .collect::<Result<Vec<_>, _>>()
             .map(Some)
-    });
-    std::panic::catch_unwind(read).unwrap_or_else(|_| Err("it is not a Parquet file that can be read".to_owned()))
+    })
 }
 
 fn encoded(row: &Row, classes: &[String]) -> Option<Encoded> {
@@ -245,8 +246,7 @@ fn classes(reader: &SerializedFileReader<bytes::Bytes>) -> Vec<String> {
 
 /// A file whose metadata promises no more than we read.
 fn open(bytes: bytes::Bytes) -> Result<SerializedFileReader<bytes::Bytes>, String> {
-    let reader =
-        SerializedFileReader::new(bytes).map_err(|e| format!("it is not a Parquet file that can be read: {e}"))?;
+    let reader = SerializedFileReader::new(bytes).map_err(|e| broken(&e))?;
     let unpacked: i64 = reader.metadata().row_groups().iter().map(|g| g.total_byte_size().max(0)).sum();
     if unpacked > MAX_UNPACKED_BYTES {
         return Err(format!("it unpacks to {unpacked} bytes, more than the {MAX_UNPACKED_BYTES} that are read"));

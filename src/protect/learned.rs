@@ -3,8 +3,9 @@
 use super::Error;
 use super::arguments::{Arguments, number};
 use super::center::same_dim;
-use super::claim::{Domain, State};
+use super::claim::State;
 use super::johnson_lindenstrauss::{fits, projector};
+use super::pca::projected;
 use super::public::{Moments, Public, eigen};
 use super::rotate::{multiply, orthonormalise};
 use super::stage::{Parameters, Release, Stage, out_of_range};
@@ -122,18 +123,12 @@ impl Stage for Learned {
     }
 
     fn guarantee(&self, before: &State) -> State {
-        let mut after = before.clone();
-        if before.domain == Domain::Sphere {
-            after.domain = Domain::L2 { radius: 1.0 };
-        }
-        after.promises_nothing(
+        projected(
+            before,
+            self.name(),
+            self.public.as_ref(),
             "`learned`: an adversarially trained projection promises nothing: the attacker that comes is not the one it was trained against",
-        );
-        if self.public.is_none() {
-            after.sensitivity = None;
-            after.taint("learned", "directions");
-        }
-        after
+        )
     }
 }
 

@@ -68,19 +68,28 @@ impl Stage for Pca {
     }
 
     fn guarantee(&self, before: &State) -> State {
-        let mut after = before.clone();
-        if before.domain == Domain::Sphere {
-            after.domain = Domain::L2 { radius: 1.0 };
-        }
-        after.promises_nothing(
+        projected(
+            before,
+            self.name(),
+            self.public.as_ref(),
             "`pca`: dropping the directions that vary least promises nothing: they are what an attacker would drop",
-        );
-        if self.public.is_none() {
-            after.sensitivity = None;
-            after.taint("pca", "directions");
-        }
-        after
+        )
     }
+}
+
+/// What is left of a state behind a projection on directions that `stage` learned: no promise, for the reason `why`, and rows that hang
+/// together where it learned from those it releases.
+pub(super) fn projected(before: &State, stage: &'static str, public: Option<&Public>, why: &str) -> State {
+    let mut after = before.clone();
+    if before.domain == Domain::Sphere {
+        after.domain = Domain::L2 { radius: 1.0 };
+    }
+    after.promises_nothing(why);
+    if public.is_none() {
+        after.sensitivity = None;
+        after.taint(stage, "directions");
+    }
+    after
 }
 
 #[cfg(test)]

@@ -96,12 +96,7 @@ impl<'a> Descent<'a> {
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
         let open = |encoder: &'a dyn Encoder| {
-            let white_box = encoder.white_box().ok_or_else(|| Error::Needs {
-                attack: "descent",
-                what: format!("gradients through `{}`, which it does not offer", encoder.info().name),
-            })?;
-            gate::check(white_box, pixels, &mut seed::stream(view.seed, task, "gradient check"))?;
-            Ok::<_, Error>(white_box)
+            gate::open(encoder, "descent", pixels, &mut seed::stream(view.seed, task, "gradient check"))
         };
         let victim = open(view.encoder)?;
         let adaptation = Adaptation::fit(view)?;

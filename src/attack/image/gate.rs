@@ -2,7 +2,7 @@
 
 use super::Pixels;
 use crate::attack::Error;
-use crate::encode::WhiteBox;
+use crate::encode::{Encoder, WhiteBox};
 use crate::nn::kernel::dot;
 use crate::seed;
 use rand::RngExt;
@@ -21,6 +21,24 @@ const VALUE_STEPS: [f32; 5] = [0.02, 0.001, 4e-4, 2e-4, 1e-4];
 const TRIES: usize = 4;
 /// Pixels in the side of a block that must have a gradient.
 const BLOCK: usize = 8;
+
+/// The gradients of an encoder, checked.
+///
+/// # Errors
+/// When it offers none, or they are not the real ones; `attack` is who needs them.
+pub fn open<'a>(
+    encoder: &'a dyn Encoder,
+    attack: &'static str,
+    pixels: &Pixels,
+    rng: &mut seed::Stream,
+) -> Result<&'a dyn WhiteBox, Error> {
+    let white_box = encoder.white_box().ok_or_else(|| Error::Needs {
+        attack,
+        what: format!("gradients through `{}`, which it does not offer", encoder.info().name),
+    })?;
+    check(white_box, pixels, rng)?;
+    Ok(white_box)
+}
 
 /// Compares the gradient through the whole encoder with central differences.
 ///

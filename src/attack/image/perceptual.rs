@@ -32,11 +32,8 @@ impl<'a> Eye<'a> {
     /// When the surrogate has no exact gradient.
     pub(super) fn open(view: &View<'a>, pixels: &Pixels, weight: f64) -> Result<Option<Self>, Error> {
         let Some(surrogate) = view.surrogate.filter(|_| weight > 0.0) else { return Ok(None) };
-        let network = surrogate.encoder.white_box().ok_or_else(|| Error::Needs {
-            attack: "image_decoder",
-            what: format!("gradients through `{}`, which it does not offer", surrogate.encoder.info().name),
-        })?;
-        gate::check(network, pixels, &mut seed::stream(view.seed, &view.inputs, "gradient check of the surrogate"))?;
+        let mut rng = seed::stream(view.seed, &view.inputs, "gradient check of the surrogate");
+        let network = gate::open(surrogate.encoder, "image_decoder", pixels, &mut rng)?;
         let depth = network.maps().len();
         let maps = (1..=MAPS.min(depth)).map(|k| (k * depth / (MAPS + 1)).min(depth - 1)).collect();
         Ok(Some(Self { network, maps, weight }))
