@@ -455,7 +455,10 @@ impl AttackConfig {
     pub fn start_from_nothing(&mut self) {
         let pretrained = match self {
             Self::Decoder(c) => &mut c.pretrained,
-            Self::Corrector(c) => &mut c.decoder.pretrained,
+            Self::Corrector(c) => {
+                "none".clone_into(&mut c.pretrained);
+                &mut c.decoder.pretrained
+            }
             Self::Align(c) => &mut c.decoder.pretrained,
             Self::Search(c) => &mut c.decoder.pretrained,
             Self::ImageDecoder(c) => &mut c.pretrained,

@@ -166,7 +166,8 @@ const TOPICS: &[Topic] = &[
         ATTACKS,
         "corrector",
         "A decoder that reads its own last guess: the released vector, the guess's vector, their difference and the guess's words. It\n\
-         writes better guesses, embeds them and goes on. Trained on guesses of decoders that have not seen the text.",
+         writes better guesses, embeds them and goes on. Trained on guesses of decoders that have not seen the text, and on the texts\n\
+         themselves, spoilt anew in each epoch (`spoilt`, the share of those). Starts from the corrector that is kept for the victim.",
     ),
     topic(
         ATTACKS,

@@ -2,7 +2,7 @@
 
 use super::catalogue::hex;
 use super::channel::{self, Budget};
-use super::message::{Body, Contribution, Envelope, Mechanism};
+use super::message::{About, Body, Contribution, Envelope, Mechanism};
 use super::receipt::{Receipt, commitment};
 use super::value::Protected;
 use super::{Catalogue, Error};
@@ -190,10 +190,10 @@ impl Agent {
         Envelope::seal(&Body::Redeem { edge: edge.to_owned(), receipt: STANDARD.encode(token) }, &self.key)
     }
 
-    /// Sets credits aside for a request.
-    pub fn request(&self, edge: &str, epoch: u64, nonce: &[u8; 16], at_most: u64) -> Envelope {
+    /// Sets credits aside for a request; `about` tells the edge its topic cell, so that paying for it raises the cell's weight.
+    pub fn request(&self, edge: &str, epoch: u64, nonce: &[u8; 16], at_most: u64, about: Option<About>) -> Envelope {
         let nonce = hex(nonce);
-        Envelope::seal(&Body::Request { edge: edge.to_owned(), epoch, nonce, at_most }, &self.key)
+        Envelope::seal(&Body::Request { edge: edge.to_owned(), epoch, nonce, at_most, about }, &self.key)
     }
 }
 

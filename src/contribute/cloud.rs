@@ -1,6 +1,6 @@
 //! The cloud: which groups there are, how they are valued, what may be issued. It sees sums over all accounts, never one.
 
-use super::value::{EngineConfig, demand_weights};
+use super::value::{EngineConfig, demand_weights, leak_q32};
 use super::{Catalogue, Error, quota};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -45,6 +45,31 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    /// Micro-credits that every cell counts as demanded before anybody asked: so many that paying for demand never pays.
+    ///
+    /// # Formula
+    /// `alpha = E / (2 (1 - r))`, `E` the emission and `r` what an epoch leaves of demand. Paying `x` for a cell moves an
+    /// account's share of its group by at most `x / (4 alpha)`, and the group's share of the emission by as much again; the
+    /// effect fades with `r`, so that all that it ever brings is at most `E x / (2 alpha (1 - r)) = x`.
+    ///
+    /// # Source
+    /// Own: the derivative of a share by the logarithm of a weight is `f (1 - f) <= 1/4`.
+    pub fn demand_prior(&self) -> u64 {
+        let fades = (1_u64 << 32).saturating_sub(self.leak()).max(1);
+        let alpha = (u128::from(self.quota.emission) << 31) / u128::from(fades);
+        u64::try_from(alpha).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// What an epoch leaves of stock and demand, as [`leak_q32`] gives it.
+    pub fn leak(&self) -> u64 {
+        leak_q32(match &self.value {
+            EngineConfig::Coverage(c) => c.half_life_epochs,
+            EngineConfig::Product(p) => p.half_life_epochs,
+        })
+    }
+}
+
 /// Groups and rules, as the cloud publishes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,8 +92,8 @@ pub struct Sums {
     pub stock: Vec<i64>,
     /// Units that arrived.
     pub arrived: Vec<i64>,
-    /// Served, paid-for requests by cell.
-    pub served: Vec<u64>,
+    /// Micro-credits paid for served requests of earlier epochs about each cell, decayed.
+    pub paid: Vec<u64>,
 }
 
 /// What the cloud answers, and publishes: everybody can compute the own value again.
@@ -130,15 +155,57 @@ impl Charter {
     /// When the sums do not fit the group's catalogue.
     pub fn prices(&self, sums: Sums) -> Result<Prices, Error> {
         let known = self.groups.iter().find(|g| g.group == sums.group).map(Catalogue::cells);
-        let lengths = [sums.stock.len(), sums.arrived.len(), sums.served.len()];
+        let lengths = [sums.stock.len(), sums.arrived.len(), sums.paid.len()];
         if lengths.iter().any(|&l| Some(l) != known) {
             return Err(Error::Input(format!("sums of group `{}` do not fit its catalogue", sums.group)));
         }
-        let weights = demand_weights(&sums.served);
+        let weights = demand_weights(&sums.paid, self.policy.demand_prior());
         let prices = match &self.policy.value {
             EngineConfig::Coverage(engine) => engine.prices(&sums.stock, &sums.arrived, &weights),
             EngineConfig::Product(_) => Vec::new(),
         };
         Ok(Prices { sums, weights, prices })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contribute::value::Coverage;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// An account pays for requests that nobody needs, so that the cells in which it is strong weigh more.
+        #[test]
+        fn paying_for_demand_never_pays(
+            cells in prop::collection::vec((0.0..1.0_f64, 0.0..1.0_f64, 0.01..1.0_f64, 0_u64..1 << 36), 2..8),
+            (at, rival) in (0_usize..8, 0.0..10.0_f64),
+            paid in 1_000_u64..1 << 34,
+            half_life_epochs in 0.5..60.0_f64,
+        ) {
+            let value = EngineConfig::Coverage(Coverage { half_life_epochs, ..Coverage::default() });
+            let policy = Policy { value, ..Policy::default() };
+            let (alpha, emission) = (policy.demand_prior(), policy.quota.emission as f64);
+            let fades = policy.leak() as f64 / 2.0_f64.powi(32);
+            // What the account is paid in an epoch in which `extra` counts as demand: its share of its group, which has a share.
+            let pay = |extra: f64| {
+                let mut asked: Vec<u64> = cells.iter().map(|c| c.3).collect();
+                asked[at % cells.len()] += extra as u64;
+                let weights = demand_weights(&asked, alpha);
+                let (mut own, mut all, mut worth) = (0.0, 0.0, 0.0);
+                for (((mine, others, mass, _), w), &q) in cells.iter().zip(&weights).zip(&asked) {
+                    own += w * mine;
+                    all += w * (mine + others + 1e-9);
+                    worth += (1.0 + q as f64 / alpha as f64) * mass;
+                }
+                emission * own / all * worth / (worth + rival)
+            };
+            let (before, mut gain, mut left) = (pay(0.0), 0.0, paid as f64);
+            while left > 1.0 {
+                gain += pay(left) - before;
+                left *= fades;
+            }
+            prop_assert!(gain <= paid as f64 + 1.0, "{gain} for {paid}");
+        }
     }
 }

@@ -48,6 +48,9 @@ pub enum Body {
         nonce: String,
         /// The most that it may cost, in micro-credits.
         at_most: u64,
+        /// What it is about, for accounts that say so: once paid, it counts as demand for that cell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<About>,
     },
     /// Announces the next catalogue of a group, which holds from the next epoch on; signed by the edge's own key.
     Catalogue {
@@ -73,7 +76,19 @@ pub enum Body {
     },
 }
 
-/// What leaves a user: nothing else ever does.
+/// A topic cell of a catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// The group.
+    pub group: String,
+    /// Hash of the catalogue that the cell belongs to.
+    pub catalogue: String,
+    /// The cell, from 0.
+    pub cell: u32,
+}
+
+/// What leaves a user with a contribution: nothing else ever does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contribution {

@@ -81,12 +81,12 @@ pub(super) fn claim(summary: &Summary) -> String {
     format!("{what} {is}").replace(" %", "\u{a0}%")
 }
 
-/// The trap beside a low leak: the released vector may still point at its own text.
+/// The trap beside a low leak: the released vector may still point at its own record.
 pub(super) fn identification(summary: &Summary) -> Option<String> {
     let p = protected(summary)?;
     let (top1, chance) = (p.identified.top1?, p.identified.chance?);
     Some(format!(
-        "with “{}”, the released vector picks its own text out of {} candidates {} of the time (chance {})",
+        "with “{}”, the released vector picks its own record out of {} candidates {} of the time (chance {})",
         p.name,
         p.identified.of,
         share(top1),
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_low_leak_does_not_hide_that_the_vector_identifies_its_text() {
         let text = identification(&fixture::summary()).expect("the fixture has the number");
-        insta::assert_snapshot!(text.replace(NBSP, " "), @"with “gaussian-0.25”, the released vector picks its own text out of 1000 candidates 62 % of the time (chance 0.1 %)");
+        insta::assert_snapshot!(text.replace(NBSP, " "), @"with “gaussian-0.25”, the released vector picks its own record out of 1000 candidates 62 % of the time (chance 0.1 %)");
     }
 
     #[test]

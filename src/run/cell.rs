@@ -9,7 +9,7 @@ use crate::attack::denoise::Denoising;
 use crate::attack::ensemble::BestOf;
 use crate::attack::image;
 use crate::attack::probe::{Field, Inference, Probe};
-use crate::attack::text::kept;
+use crate::attack::text::kept::{self, Role};
 use crate::attack::{self, AttackConfig, Attacker, Guess, Knowledge, Progress, Surrogate, View, adapt};
 use crate::contribute::appraisal;
 use crate::data::Picture;
@@ -129,9 +129,14 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     }
     if let Some(kept) = attack.and_then(AttackConfig::decoder).and_then(|d| {
         // A folder that cannot be read fails the cell when it runs, with its reason.
-        kept::identity(&d.pretrained, bench.victim.info()).unwrap_or_default()
+        kept::identity(&d.pretrained, bench.victim.info(), Role::Decoder).unwrap_or_default()
     }) {
         content["pretrained"] = kept.into();
+    }
+    if let Some(AttackConfig::Corrector(c)) = attack
+        && let Ok(Some(kept)) = kept::identity(&c.pretrained, bench.victim.info(), Role::Corrector)
+    {
+        content["pretrained_corrector"] = kept.into();
     }
     if let Some(kept) = attack
         .and_then(AttackConfig::picture_prior)

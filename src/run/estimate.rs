@@ -4,7 +4,7 @@ use super::bench::Bench;
 use crate::Error;
 use crate::attack::AttackConfig;
 use crate::attack::image::painter;
-use crate::attack::text::kept::Kept;
+use crate::attack::text::kept::{Kept, Role};
 use crate::data::Picture;
 use crate::encode::Encoder;
 use crate::nn::kernel::{Layout, matmul};
@@ -111,9 +111,11 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
         let (decoder, source) = match attack {
             AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
             AttackConfig::Corrector(c) => {
-                cell_s += 1.25 * targets * (c.rounds * c.beam * c.beam) as f64 * encode_s;
-                // Hypotheses for the whole auxiliary side, and a training on texts of twice the length.
+                // Half of what is written was written before.
+                cell_s += 0.6 * targets * (c.rounds * c.beam * (c.beam + c.samples)) as f64 * encode_s;
+                // Hypotheses for the whole auxiliary side, spoilt texts, and a training on texts of twice the length.
                 cell_s += study.data.auxiliary as f64 * encode_s / study.protect.len() as f64;
+                cell_s += c.spoilt * (c.steps * c.batch) as f64 * encode_s;
                 further = 2 * c.steps;
                 let steps = c.decoder.steps + c.folds * c.fold_steps;
                 (Some(crate::attack::text::decoder::Decoder { steps, ..c.decoder.clone() }), "corrections")
@@ -134,7 +136,7 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
             _ => (None, ""),
         };
         if let Some(mut d) = decoder {
-            if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info()) {
+            if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info(), Role::Decoder) {
                 let shape = kept.shape();
                 (d.d_model, d.layers, d.slots, d.vocabulary) = (shape.d_model, shape.layers, shape.slots, shape.vocab);
                 d.steps = d.steps_from(true);

@@ -3,9 +3,10 @@
 use super::{Watch, provenance, setup};
 use crate::Error;
 use crate::attack::denoise::Denoising;
+use crate::attack::text::corrector::Corrector;
 use crate::attack::text::crops::Crops;
 use crate::attack::text::decoder::{Decoder, Pairing, Writer};
-use crate::attack::text::kept::{self, Record, Source};
+use crate::attack::text::kept::{self, Record, Role, Source};
 use crate::attack::{self, View, adapt::Adaptation};
 use crate::data::corpus::{self, Corpus};
 use crate::data::{Keep, asset, duplicate, split};
@@ -34,6 +35,10 @@ pub struct Pretraining {
     /// The model and its training.
     #[serde(default)]
     pub decoder: Decoder,
+    /// Where it is given, a corrector is trained instead; it starts from the decoder that is kept for the victim, and only
+    /// `steps`, `batch`, `slots` and `feedback` of it matter here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrector: Option<Corrector>,
 }
 
 impl Pretraining {
@@ -47,6 +52,7 @@ impl Pretraining {
         let mut problems = head(plan.schema, &plan.name, &plan.corpora);
         problems.extend(plan.crops.check().into_iter().map(|p| format!("crops: {p}")));
         problems.extend(plan.decoder.check().into_iter().map(|p| format!("decoder: {p}")));
+        problems.extend(plan.corrector.iter().flat_map(Corrector::check).map(|p| format!("corrector: {p}")));
         if problems.is_empty() { Ok(plan) } else { Err(refuse(problems)) }
     }
 }
@@ -133,8 +139,14 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
         inputs,
         workshop: &workshop,
     };
-    let adaptation = Adaptation::fit(&view)?;
-    let writer = Writer::train(&view, &adaptation, &plan.decoder, Pairing::True, watch)?;
+    let (role, writer, steps, batch) = if let Some(corrector) = &plan.corrector {
+        let corrector = Corrector { decoder: plan.decoder.clone(), ..corrector.clone() };
+        (Role::Corrector, corrector.pretrain(&view, watch)?, corrector.steps, corrector.batch)
+    } else {
+        let adaptation = Adaptation::fit(&view)?;
+        let writer = Writer::train(&view, &adaptation, &plan.decoder, Pairing::True, watch)?;
+        (Role::Decoder, writer, plan.decoder.steps, plan.decoder.batch)
+    };
     writer.keep(out)?;
     let hash = |file: &str| -> Result<(String, usize), Error> {
         let path = out.join(file);
@@ -153,13 +165,14 @@ pub fn execute(plan: &Pretraining, command: &str, out: &Path, watch: &dyn Watch)
     let record = Record {
         schema: kept::SCHEMA.to_owned(),
         name: plan.name.clone(),
+        role,
         victim: plan.victim.clone(),
         victim_fingerprint: victim.info().fingerprint.clone(),
         corpora: sources,
         texts: texts.len(),
         exchanged,
-        steps: plan.decoder.steps,
-        batch: plan.decoder.batch,
+        steps,
+        batch,
         parameters: writer.parameters(),
         wall_s: meter.wall_s(),
         command: command.to_owned(),

@@ -1,10 +1,13 @@
 //! A decoder that reads its own last attempt: what the vector says, what the attempt's vector says, and the difference.
 
-use super::decoder::{Course, Decoder, Learned, Pairing, Source, Writer};
+use super::damage::Damage;
+use super::decoder::{Course, Decoder, Learned, Pairing, Source, TUNING, Writer};
+use super::kept::{Kept, Role};
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
 use crate::nn::{Decoder as Model, DecoderConfig, Sampling};
 use crate::seed;
+use rand::RngExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -18,12 +21,18 @@ use std::collections::BTreeSet;
 /// # Source
 /// Morris et al. 2023 (the corrector of vec2text). Differs: hypotheses for training come from decoders that have not seen the
 /// text (trained on the other documents), because a corrector that trains on guesses for known texts learns guesses that
-/// are too good; conditioned on the Wiener-denoised release, scored with the noise-aware likelihood.
+/// are too good; beside them stand the texts themselves, spoilt anew in each epoch (see [`Damage`]); conditioned on the
+/// Wiener-denoised release, scored with the noise-aware likelihood.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Corrector {
     /// Targets it attacks, as a declared subset; 0 for all.
     pub targets: usize,
+    /// Where its training starts, as in [`Decoder::pretrained`]. A kept corrector is used where the decoder started from the
+    /// attacker that it belongs to: both write the same pieces.
+    pub pretrained: String,
+    /// Share of the training drafts that are the text itself, spoilt; the others are written by decoders.
+    pub spoilt: f64,
     /// The decoder that writes the first guess; the corrector starts from its weights.
     pub decoder: Decoder,
     /// Parts of the auxiliary documents; each part's hypotheses come from a decoder trained on the others.
@@ -34,7 +43,7 @@ pub struct Corrector {
     pub steps: usize,
     /// Texts in a step.
     pub batch: usize,
-    /// Prefix positions, shared by the three vectors.
+    /// Prefix positions, shared by the vectors.
     pub slots: usize,
     /// Correction steps for each target.
     pub rounds: usize,
@@ -54,6 +63,8 @@ impl Default for Corrector {
     fn default() -> Self {
         Self {
             targets: 0,
+            pretrained: "auto".to_owned(),
+            spoilt: 0.5,
             decoder: Decoder::default(),
             folds: 2,
             fold_steps: 500,
@@ -61,10 +72,10 @@ impl Default for Corrector {
             batch: 64,
             slots: 12,
             rounds: 8,
-            beam: 4,
-            samples: 12,
+            beam: 8,
+            samples: 24,
             temperature: 0.8,
-            patience: 2,
+            patience: 8,
             feedback: true,
         }
     }
@@ -79,6 +90,7 @@ impl Corrector {
                 self.folds >= 2,
                 "`folds` must be at least 2: hypotheses must come from decoders that have not seen the text",
             ),
+            ((0.0..=1.0).contains(&self.spoilt), "`spoilt` must be in [0, 1]"),
             (self.fold_steps >= 1, "`fold_steps` must be at least 1"),
             (self.steps >= 1, "`steps` must be at least 1"),
             (self.batch >= 2, "`batch` must be at least 2"),
@@ -105,18 +117,26 @@ impl Attack for Corrector {
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
         let adaptation = Adaptation::fit(view)?;
         let writer = Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?;
-        let drafts = self.drafts(view, &adaptation, progress)?;
-        let (model, curve) = self.train(view, &adaptation, &writer, &drafts, progress)?;
+        let written = if self.spoilt < 1.0 { Some(self.drafts(view, &adaptation, progress)?) } else { None };
+        let trained = self.train(view, &adaptation, &writer, written.as_ref(), progress)?;
         let mut curves = writer.curves().to_vec();
-        curves.push(curve);
-        Ok(Box::new(Fitted { view, adaptation, writer, model, params: self.clone(), curves }))
+        curves.push(trained.curve);
+        let origin = [writer.origin(), trained.origin].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
+        Ok(Box::new(Fitted { view, adaptation, writer, model: trained.model, params: self.clone(), curves, origin }))
     }
 }
 
-/// One hypothesis for each auxiliary text, with its vector, and the fold whose decoder did not see the text.
+/// One hypothesis for each auxiliary text, from the fold whose decoder did not see the text, with its vector.
 struct Drafts {
     texts: Vec<String>,
     vectors: Embeddings,
+}
+
+/// A trained corrector.
+struct Trained {
+    model: Model,
+    curve: Curve,
+    origin: Option<String>,
 }
 
 /// Share of the decoder's learning rate that the corrector is trained with.
@@ -174,38 +194,90 @@ impl Corrector {
         Ok(Drafts { texts, vectors })
     }
 
-    /// Trains the corrector from the writer's weights, or takes the finished one from the workshop.
+    /// Trains a corrector ahead of all studies, on texts of the view that are spoilt anew in each epoch: a kept decoder has
+    /// seen these texts, so its own guesses for them would be too good.
+    ///
+    /// # Errors
+    /// When the decoder that it starts from cannot be had or the training fails.
+    pub fn pretrain(&self, view: &View, progress: &dyn Progress) -> Result<Writer, Error> {
+        let adaptation = Adaptation::fit(view)?;
+        let writer = match Writer::kept(&self.decoder, view.encoder.info())? {
+            Some(writer) => writer,
+            None => Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?,
+        };
+        let params = Self { pretrained: "none".to_owned(), spoilt: 1.0, ..self.clone() };
+        let trained = params.train(view, &adaptation, &writer, None, progress)?;
+        let tokenizer = writer.tokenizer()?;
+        let learned = Learned { model: trained.model, tokenizer, curves: vec![trained.curve] };
+        Ok(Writer::new(learned, &self.decoder, writer.origin()))
+    }
+
+    /// Trains the corrector from a kept one or from the writer's weights, or takes the finished one from the workshop.
     fn train(
         &self,
         view: &View,
         adaptation: &Adaptation,
         writer: &Writer,
-        drafts: &Drafts,
+        written: Option<&Drafts>,
         progress: &dyn Progress,
-    ) -> Result<(Model, Curve), Error> {
+    ) -> Result<Trained, Error> {
         let params = Decoder { steps: self.steps, batch: self.batch, unconditional: 0.0, ..self.decoder.clone() };
         let source = if view.pipeline.is_identity() { Source::Clean } else { Source::Released(adaptation) };
+        let tokenizer = writer.tokenizer()?;
+        let pieces = tokenizer.to_json()?;
+        let kept = Kept::find(&self.pretrained, view.encoder.info(), Role::Corrector)?;
+        let kept = kept.filter(|kept| kept.tokenizer.to_json().is_ok_and(|own| own == pieces));
+        let (origin, weights) = kept.as_ref().map(|k| (k.origin(), k.record.weights.clone())).unzip();
         // The writer was tuned already, but the corrector learns to read inputs that no writer knows.
-        let lr = LEARNING * self.decoder.lr;
+        let lr = LEARNING * self.decoder.lr * if kept.is_some() { TUNING } else { 1.0 };
         let course = Course { view, params: &params, pairing: Pairing::True, source, steps: self.steps, lr };
         let learned =
             Self { targets: 0, rounds: 0, beam: 0, samples: 0, temperature: 0.0, patience: 0, ..self.clone() };
-        let origin = writer.origin();
-        let name = format!("corrector\u{0}{}\u{0}{learned:?}\u{0}{origin:?}\u{0}v2", view.fingerprint);
-        let start = Learned { model: self.start(view, writer)?, tokenizer: writer.tokenizer()?, curves: Vec::new() };
-        let tokens = drafts.texts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
-        let reading = Reading { drafts: tokens, vectors: &drafts.vectors, feedback: self.feedback };
-        let mut learned = course.run(&name, Some(start), Some(&reading), progress)?;
+        let basis = (writer.origin(), weights);
+        let name = format!("corrector\u{0}{}\u{0}{learned:?}\u{0}{basis:?}\u{0}v3", view.fingerprint);
+        let model = kept.map_or_else(|| self.start(view, writer), |kept| Ok(kept.model))?;
+        let start = Learned { model, tokenizer, curves: Vec::new() };
+        let draft = |purpose: &str| self.reading(view, writer, written, purpose);
+        let mut learned = course.run(&name, Some(start), Some(&draft), progress)?;
         let title = "held-out loss of the corrector (nats a piece)".to_owned();
         let curve = Curve { title, ..learned.curves.pop().unwrap_or_default() };
-        Ok((learned.model, curve))
+        Ok(Trained { model: learned.model, curve, origin })
     }
 
-    /// The writer's weights in a model that reads three vectors and a guess.
+    /// A draft for every auxiliary text: the text spoilt, or what a decoder wrote for it.
+    fn reading(&self, view: &View, writer: &Writer, written: Option<&Drafts>, purpose: &str) -> Result<Reading, Error> {
+        let damage = Damage::new(view.auxiliary);
+        let spoilt: Vec<Option<String>> = (0..view.auxiliary.len())
+            .into_par_iter()
+            .map(|i| {
+                let mut rng = seed::stream(view.seed, purpose, &format!("draft {i}"));
+                let own = written.is_none() || rng.random::<f64>() < self.spoilt;
+                own.then(|| damage.spoil(&view.auxiliary[i].text, &mut rng))
+            })
+            .collect();
+        let fresh: Vec<&str> = spoilt.iter().flatten().map(String::as_str).collect();
+        let fresh = view.encoder.encode(&fresh)?;
+        let mut fresh = fresh.rows();
+        let mut vectors = Embeddings::empty(view.clean.dim());
+        let mut texts = Vec::with_capacity(spoilt.len());
+        for (i, spoilt) in spoilt.iter().enumerate() {
+            if let (None, Some(written)) = (spoilt, written) {
+                vectors.push(written.vectors.row(i));
+                texts.push(written.texts[i].as_str());
+            } else {
+                vectors.push(fresh.next().expect("a row for each spoilt text"));
+                texts.push(spoilt.as_deref().unwrap_or_default());
+            }
+        }
+        let drafts = texts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
+        Ok(Reading { drafts, vectors, feedback: self.feedback })
+    }
+
+    /// The writer's weights in a model that reads a guess and how far off it is.
     fn start(&self, view: &View, writer: &Writer) -> Result<Model, Error> {
         let like = writer.config();
         let config = DecoderConfig {
-            cond_dim: 3 * like.cond_dim,
+            cond_dim: 2 * like.cond_dim,
             slots: self.slots,
             max_len_tokens: 2 * like.max_len_tokens,
             ..like.clone()
@@ -217,26 +289,28 @@ impl Corrector {
 }
 
 /// What stands before a text that is to be corrected, while training: its draft, and the draft's vector.
-pub(super) struct Reading<'a> {
+pub(super) struct Reading {
     drafts: Vec<Vec<u32>>,
-    vectors: &'a Embeddings,
+    vectors: Embeddings,
     feedback: bool,
 }
 
-impl Reading<'_> {
+impl Reading {
     /// The pieces that are read before text `i`: its draft with the end mark.
     pub(super) fn draft(&self, i: usize) -> &[u32] {
         &self.drafts[i]
     }
 
-    /// The three vectors of text `i`, given its denoised release.
+    /// The vectors that are read with text `i`, given its denoised release.
     pub(super) fn inputs(&self, i: usize, target: &[f32]) -> Vec<f32> {
-        three(target, self.vectors.row(i), self.feedback)
+        pair(target, self.vectors.row(i), self.feedback)
     }
 }
 
-/// `[e, e_h, e - e_h]` with coordinates of about one; without feedback the last two are zero.
-fn three(target: &[f32], guess: &[f32], feedback: bool) -> Vec<f32> {
+/// `[e, e - e_h]` with coordinates of about one; without feedback the second half is zero.
+///
+/// Vec2text reads `e_h` too. It is the difference of these two, so the first layer, which is linear, has it already.
+fn pair(target: &[f32], guess: &[f32], feedback: bool) -> Vec<f32> {
     let d = target.len();
     let unit = |v: &[f32]| -> Vec<f32> {
         let norm = v.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -244,15 +318,8 @@ fn three(target: &[f32], guess: &[f32], feedback: bool) -> Vec<f32> {
     };
     let (e, h) = (unit(target), unit(guess));
     let scale = (d as f32).sqrt();
-    let mut out = Vec::with_capacity(3 * d);
-    out.extend(e.iter().map(|v| v * scale));
-    if feedback {
-        out.extend(h.iter().map(|v| v * scale));
-        out.extend(e.iter().zip(&h).map(|(e, h)| (e - h) * scale));
-    } else {
-        out.resize(3 * d, 0.0);
-    }
-    out
+    let difference = e.iter().zip(&h).map(|(e, h)| if feedback { (e - h) * scale } else { 0.0 });
+    e.iter().map(|v| v * scale).chain(difference).collect()
 }
 
 struct Fitted<'a> {
@@ -262,6 +329,7 @@ struct Fitted<'a> {
     model: Model,
     params: Corrector,
     curves: Vec<Curve>,
+    origin: Option<String>,
 }
 
 /// A guess under way.
@@ -294,7 +362,7 @@ impl Inverter for Fitted<'_> {
     }
 
     fn origin(&self) -> Option<String> {
-        self.writer.origin()
+        self.origin.clone()
     }
 
     fn curves(&self) -> Vec<Curve> {
@@ -342,7 +410,7 @@ impl Fitted<'_> {
     }
 
     fn rewrite(&self, denoised: &[f32], attempt: &Attempt, rng: &mut seed::Stream) -> Result<Vec<String>, Error> {
-        let cond = three(denoised, &attempt.vector, self.params.feedback);
+        let cond = pair(denoised, &attempt.vector, self.params.feedback);
         let given = self.writer.encode(&attempt.text)?;
         let most = self.writer.config().max_len_tokens;
         let mut found = self.model.beam_after(&cond, &given, self.params.beam, most)?;
@@ -406,7 +474,7 @@ mod tests {
         let writer = Writer::train(&view, &adaptation, &decoder, Pairing::True, &Quiet).expect("trains");
         let params = Corrector { decoder, slots: 2, beam: 2, rounds: 4, ..Corrector::default() };
         let model = params.start(&view, &writer).expect("a model");
-        let fitted = Fitted { view: &view, adaptation, writer, model, params, curves: Vec::new() };
+        let fitted = Fitted { view: &view, adaptation, writer, model, params, curves: Vec::new(), origin: None };
         let text = |i: usize| scene.records[i].text.clone();
         let (y, truth) = (scene.clean.row(7), text(7));
         let mut rng = seed::stream(1, "corrector tests", "early stop");
@@ -418,13 +486,46 @@ mod tests {
     }
 
     #[test]
+    fn drafts_are_spoilt_anew_in_each_epoch_or_come_from_the_other_fold() {
+        let scene = Scene::new(60, "identity", &[]);
+        let view = scene.view();
+        // Room for whole texts: a draft that is cut has another vector.
+        let (vocabulary, max_len_tokens) = (300, 256);
+        let decoder = Decoder { steps: 2, batch: 8, d_model: 16, layers: 1, heads: 2, ..Decoder::default() };
+        let decoder = Decoder { vocabulary, max_len_tokens, ..decoder };
+        let adaptation = Adaptation::fit(&view).expect("fits");
+        let writer = Writer::train(&view, &adaptation, &decoder, Pairing::True, &Quiet).expect("trains");
+        let texts: Vec<String> = (0..60).map(|i| format!("a guess for record {i}")).collect();
+        let strings: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let vectors = view.encoder.encode(&strings).expect("vectors");
+        let written = Drafts { texts, vectors };
+        let read = |spoilt: f64, epoch: &str| {
+            let params = Corrector { spoilt, ..Corrector::default() };
+            params.reading(&view, &writer, Some(&written), epoch).expect("drafts")
+        };
+        let own = read(0.0, "epoch 0");
+        assert_eq!(own.vectors, written.vectors);
+        assert_eq!(own.draft(7), writer.encode("a guess for record 7").expect("pieces"));
+        let (first, second) = (read(1.0, "epoch 0"), read(1.0, "epoch 1"));
+        assert!(first.draft(7) != own.draft(7));
+        assert!((0..60).any(|i| first.draft(i) != second.draft(i)), "another epoch, other damage");
+        assert_eq!(first.drafts, read(1.0, "epoch 0").drafts, "the same epoch, the same damage");
+        let text = writer.decode(&first.draft(7)[..first.draft(7).len() - 1]).expect("a text");
+        let vector = view.encoder.encode(&[&text]).expect("a vector");
+        assert_eq!(first.vectors.row(7), vector.row(0), "a draft stands beside its own vector");
+        let some = read(0.5, "epoch 0");
+        let spoilt = (0..60).filter(|&i| some.draft(i) != own.draft(i)).count();
+        assert!((15..45).contains(&spoilt), "{spoilt} of 60");
+    }
+
+    #[test]
     fn without_feedback_the_guess_cannot_be_seen() {
         let (target, guess) = ([0.6, 0.8], [1.0, 0.0]);
-        let seen = three(&target, &guess, true);
+        let seen = pair(&target, &guess, true);
         let scale = 2.0_f32.sqrt();
-        for (got, want) in seen.iter().zip([0.6, 0.8, 1.0, 0.0, -0.4, 0.8]) {
+        for (got, want) in seen.iter().zip([0.6, 0.8, -0.4, 0.8]) {
             assert!((got - want * scale).abs() < 1e-6, "{got} against {want}");
         }
-        assert_eq!(three(&target, &guess, false), three(&target, &[0.0, 1.0], false));
+        assert_eq!(pair(&target, &guess, false), pair(&target, &[0.0, 1.0], false));
     }
 }

@@ -1,10 +1,10 @@
 //! An embedding-conditioned language model that writes candidates, re-ranked by re-embedding.
 
 use super::corrector::Reading;
-use super::kept::{self, Kept as Pretrained};
+use super::kept::{self, Kept as Pretrained, Role};
 use super::tokenizer::{Bpe, END};
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation, keep};
-use crate::encode::Embeddings;
+use crate::encode::{Embeddings, EncoderInfo};
 use crate::nn::{Batch, Decoder as Model, DecoderConfig, Prefix, Sampling, Trainer, Training};
 use crate::seed;
 use rand::seq::SliceRandom;
@@ -187,7 +187,7 @@ pub struct Writer {
 }
 
 /// Share of the learning rate that a pretrained model is tuned with.
-const TUNING: f64 = 0.25;
+pub(super) const TUNING: f64 = 0.25;
 /// Share of the steps that it takes: it has to learn the texts' manner, not to read vectors.
 const TUNING_STEPS: f64 = 0.3;
 
@@ -203,7 +203,7 @@ impl Writer {
         pairing: Pairing,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
-        let kept = Pretrained::find(&params.pretrained, view.encoder.info())?;
+        let kept = Pretrained::find(&params.pretrained, view.encoder.info(), Role::Decoder)?;
         let origin = kept.as_ref().map(Pretrained::origin);
         let pretrained = kept.as_ref().map_or_else(String::new, |k| k.record.weights.clone());
         let common = Decoder { pretrained, adapt_steps: 0, samples: 0, temperature: 0.0, ..params.clone() };
@@ -222,7 +222,16 @@ impl Writer {
         Ok(Self::new(adapting.run(&name, Some(base), None, progress)?, params, origin))
     }
 
-    fn new(learned: Learned, params: &Decoder, origin: Option<String>) -> Self {
+    /// The kept attacker as it is; `None` where there is none for this encoder.
+    pub(super) fn kept(params: &Decoder, victim: &EncoderInfo) -> Result<Option<Self>, Error> {
+        let kept = Pretrained::find(&params.pretrained, victim, Role::Decoder)?;
+        Ok(kept.map(|kept| {
+            let origin = Some(kept.origin());
+            Self::new(Learned { model: kept.model, tokenizer: kept.tokenizer, curves: Vec::new() }, params, origin)
+        }))
+    }
+
+    pub(super) fn new(learned: Learned, params: &Decoder, origin: Option<String>) -> Self {
         let Learned { model, tokenizer, curves } = learned;
         Self { model, tokenizer, params: params.clone(), curves, origin }
     }
@@ -401,12 +410,12 @@ pub(super) struct Course<'a> {
 
 impl Course<'_> {
     /// Trains `from` on (or a new model), or takes the finished one from the workshop.
-    /// With a `reading`, each text stands behind a draft of it.
+    /// With `drafts`, each text stands behind a draft of it; they are asked for anew for each epoch, by its name.
     pub(super) fn run(
         &self,
         name: &str,
         from: Option<Learned>,
-        reading: Option<&Reading>,
+        drafts: Option<&Drafting>,
         progress: &dyn Progress,
     ) -> Result<Learned, Error> {
         let key = blake3::hash(name.as_bytes()).to_hex()[..20].to_owned();
@@ -427,7 +436,7 @@ impl Course<'_> {
         };
         let max_len = start.as_ref().map_or(self.params.max_len_tokens, |model| model.config().max_len_tokens);
         // A draft and its correction share the room.
-        let max_len = if reading.is_some() { max_len / 2 } else { max_len };
+        let max_len = if drafts.is_some() { max_len / 2 } else { max_len };
         let pieces = self.pieces(&tokenizer, max_len)?;
         let checkpoint = file(".checkpoint");
         let mut trainer = match Trainer::resume(&checkpoint) {
@@ -440,19 +449,19 @@ impl Course<'_> {
         points.retain(|p| p.0 <= trainer.steps() as f64);
 
         let (held_out, texts) = self.hold_out(pieces.len());
-        let feed = Feed { course: *self, pieces: &pieces, key: &key, reading };
+        let feed = Feed { course: *self, pieces: &pieces, key: &key, drafts };
         let validation = feed.validation(&held_out)?;
         let per_epoch = (texts.len() / self.params.batch).max(1);
         let mark = (self.steps / 12).max(1);
-        let mut epoch: Option<(usize, Vec<Vec<usize>>, Embeddings)> = None;
+        let mut epoch: Option<(usize, Vec<Vec<usize>>, Material)> = None;
         while (trainer.steps() as usize) < self.steps {
             let at = trainer.steps() as usize;
             let number = at / per_epoch;
             if epoch.as_ref().is_none_or(|(n, _, _)| *n != number) {
                 epoch = Some((number, feed.order(&texts, number), feed.draw(&format!("epoch {number}"))?));
             }
-            let (_, batches, vectors) = epoch.as_ref().expect("set above");
-            trainer.step(&feed.batch(&batches[at % per_epoch], vectors, at).as_batch())?;
+            let (_, batches, material) = epoch.as_ref().expect("set above");
+            trainer.step(&feed.batch(&batches[at % per_epoch], material, at).as_batch())?;
             let done = at + 1;
             progress.update(done, self.steps, "training steps");
             let marked = done.is_multiple_of(mark) || done == self.steps;
@@ -563,7 +572,16 @@ struct Feed<'a> {
     course: Course<'a>,
     pieces: &'a [Vec<u32>],
     key: &'a str,
-    reading: Option<&'a Reading<'a>>,
+    drafts: Option<&'a Drafting<'a>>,
+}
+
+/// Drafts of all texts, made for the purpose that is named.
+pub(super) type Drafting<'a> = dyn Fn(&str) -> Result<Reading, Error> + 'a;
+
+/// What stands beside the texts in one epoch: a row for each, and with it what a corrector reads.
+struct Material {
+    vectors: Embeddings,
+    reading: Option<Reading>,
 }
 
 struct OwnedBatch {
@@ -585,8 +603,13 @@ impl Feed<'_> {
         seed::stream(self.course.view.seed, self.key, purpose)
     }
 
-    /// Releases of one epoch, one row for each auxiliary text.
-    fn draw(&self, purpose: &str) -> Result<Embeddings, Error> {
+    /// Releases of one epoch, one row for each auxiliary text, and drafts where they are read.
+    fn draw(&self, purpose: &str) -> Result<Material, Error> {
+        let reading = self.drafts.map(|drafts| drafts(&format!("{} {purpose}", self.key))).transpose()?;
+        Ok(Material { vectors: self.releases(purpose)?, reading })
+    }
+
+    fn releases(&self, purpose: &str) -> Result<Embeddings, Error> {
         let drawn = condition(match self.course.source {
             Source::Clean => self.course.view.clean.clone(),
             Source::Released(adaptation) => adaptation.denoise(&adaptation.draw(&format!("{} {purpose}", self.key))?),
@@ -619,15 +642,16 @@ impl Feed<'_> {
         batches
     }
 
-    fn batch(&self, texts: &[usize], vectors: &Embeddings, step: usize) -> OwnedBatch {
+    fn batch(&self, texts: &[usize], material: &Material, step: usize) -> OwnedBatch {
         let mut rng = self.stream(&format!("unconditional {step}"));
         let null =
             texts.iter().map(|_| rand::RngExt::random::<f64>(&mut rng) < self.course.params.unconditional).collect();
-        self.pack(texts, vectors, null)
+        self.pack(texts, material, null)
     }
 
-    fn pack(&self, texts: &[usize], vectors: &Embeddings, null: Vec<bool>) -> OwnedBatch {
-        let draft = |i: usize| self.reading.map_or(&[][..], |reading| reading.draft(i));
+    fn pack(&self, texts: &[usize], material: &Material, null: Vec<bool>) -> OwnedBatch {
+        let Material { vectors, reading } = material;
+        let draft = |i: usize| reading.as_ref().map_or(&[][..], |reading| reading.draft(i));
         let length = |i: usize| draft(i).len() + self.pieces[i].len();
         let width = texts.iter().map(|&i| length(i)).max().unwrap_or(1);
         let mut tokens = vec![END; texts.len() * width];
@@ -636,7 +660,7 @@ impl Feed<'_> {
             read.copy_from_slice(draft(i));
             rest[..self.pieces[i].len()].copy_from_slice(&self.pieces[i]);
         }
-        let cond = texts.iter().flat_map(|&i| match self.reading {
+        let cond = texts.iter().flat_map(|&i| match reading {
             Some(reading) => reading.inputs(i, vectors.row(i)),
             None => vectors.row(i).to_vec(),
         });
@@ -653,7 +677,7 @@ impl Feed<'_> {
         if held_out.is_empty() {
             return Ok(None);
         }
-        let vectors = self.draw("validation")?;
-        Ok(Some(self.pack(held_out, &vectors, vec![false; held_out.len()])))
+        let material = self.draw("validation")?;
+        Ok(Some(self.pack(held_out, &material, vec![false; held_out.len()])))
     }
 }

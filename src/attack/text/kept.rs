@@ -28,7 +28,18 @@ macro_rules! folder {
 }
 
 /// Every attacker that the project keeps.
-static FOLDERS: [Folder; 1] = [folder!("minilm-text")];
+static FOLDERS: [Folder; 2] = [folder!("minilm-text"), folder!("minilm-corrector")];
+
+/// What a kept model is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Writes texts for vectors.
+    #[default]
+    Decoder,
+    /// Mends drafts.
+    Corrector,
+}
 
 /// Largest folder that is kept: our own weights are committed, and a clone should stay light.
 pub const MOST_BYTES: usize = 16 << 20;
@@ -41,6 +52,9 @@ pub struct Record {
     pub schema: String,
     /// Its name, which is the folder's.
     pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub role: Role,
     /// Manifest name of the encoder whose vectors it reads.
     pub victim: String,
     /// That encoder's fingerprint: on any other encoder's vectors it is useless.
@@ -94,16 +108,16 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What `choice` names: `auto` is the attacker kept for this encoder, if there is one; `none` is none; anything else
-    /// is a folder that `stitchback pretrain` wrote.
+    /// What `choice` names: `auto` is the attacker kept for this encoder and role, if there is one; `none` is none;
+    /// anything else is a folder that `stitchback pretrain` wrote.
     ///
     /// # Errors
-    /// When a folder is missing, damaged, or was trained for another encoder.
-    pub fn find(choice: &str, victim: &EncoderInfo) -> Result<Option<Self>, Error> {
+    /// When a folder is missing, damaged, or was trained for another encoder or another role.
+    pub fn find(choice: &str, victim: &EncoderInfo, role: Role) -> Result<Option<Self>, Error> {
         match choice {
             "none" => Ok(None),
             "auto" => {
-                let Some((record, folder)) = builtin(victim)? else { return Ok(None) };
+                let Some((record, folder)) = builtin(victim, role)? else { return Ok(None) };
                 let name = format!("models/attackers/{}", record.name);
                 Self::assemble(&name, record, folder.weights.to_vec(), folder.tokenizer).map(Some)
             }
@@ -116,6 +130,12 @@ impl Kept {
                 if record.victim_fingerprint != victim.fingerprint {
                     let why = format!("it was trained on vectors of {}, not of {}", record.victim, victim.name);
                     return Err(bad(folder, &why));
+                }
+                if record.role != role {
+                    return Err(bad(
+                        folder,
+                        &format!("it is a {:?}, a {role:?} is needed", record.role).to_lowercase(),
+                    ));
                 }
                 Self::assemble(folder, record, read(WEIGHTS)?, &read(TOKENIZER)?).map(Some)
             }
@@ -154,10 +174,10 @@ impl Kept {
 ///
 /// # Errors
 /// When a folder's record cannot be read.
-pub fn identity(choice: &str, victim: &EncoderInfo) -> Result<Option<String>, Error> {
+pub fn identity(choice: &str, victim: &EncoderInfo, role: Role) -> Result<Option<String>, Error> {
     let record = match choice {
         "none" => return Ok(None),
-        "auto" => match builtin(victim)? {
+        "auto" => match builtin(victim, role)? {
             Some((record, _)) => record,
             None => return Ok(None),
         },
@@ -169,11 +189,11 @@ pub fn identity(choice: &str, victim: &EncoderInfo) -> Result<Option<String>, Er
     Ok(Some(record.weights))
 }
 
-/// The attacker that the project keeps for an encoder.
-fn builtin(victim: &EncoderInfo) -> Result<Option<(Record, &'static Folder)>, Error> {
+/// The attacker that the project keeps for an encoder and a role.
+fn builtin(victim: &EncoderInfo, role: Role) -> Result<Option<(Record, &'static Folder)>, Error> {
     for folder in &FOLDERS {
         let record = parse("models/attackers", folder.record)?;
-        if record.victim_fingerprint == victim.fingerprint {
+        if record.victim_fingerprint == victim.fingerprint && record.role == role {
             return Ok(Some((record, folder)));
         }
     }
@@ -219,16 +239,17 @@ mod tests {
             let kept = Kept::assemble(&name, record, weights, folder.tokenizer).expect("weights that fit the record");
             assert_eq!(kept.model.parameters(), kept.record.parameters);
         }
-        let victims: std::collections::BTreeSet<String> = FOLDERS
+        let kinds: std::collections::BTreeSet<(String, bool)> = FOLDERS
             .iter()
-            .map(|folder| parse("models/attackers", folder.record).expect("a record").victim_fingerprint)
+            .map(|folder| parse("models/attackers", folder.record).expect("a record"))
+            .map(|record| (record.victim_fingerprint, record.role == Role::Corrector))
             .collect();
-        assert_eq!(victims.len(), FOLDERS.len(), "one attacker for each victim");
+        assert_eq!(kinds.len(), FOLDERS.len(), "one attacker of a role for each victim");
     }
 
     #[test]
     fn damaged_weights_are_refused() {
-        let [folder] = &FOLDERS;
+        let [folder, ..] = &FOLDERS;
         let record = parse("models/attackers", folder.record).expect("a record");
         let mut weights = folder.weights.to_vec();
         *weights.last_mut().expect("weights") ^= 1;

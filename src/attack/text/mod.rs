@@ -5,6 +5,7 @@ pub mod bag_of_words;
 pub mod bigrams;
 pub mod corrector;
 pub mod crops;
+pub mod damage;
 pub mod decoder;
 pub mod kept;
 pub mod lexicon;

@@ -5,12 +5,15 @@ use crate::cli::{Usage, ui};
 use rand::SeedableRng as _;
 use std::path::{Path, PathBuf};
 use stitchback::contribute::agent::{Agent, Shield, write_private};
+use stitchback::contribute::catalogue::hex;
 use stitchback::contribute::channel::Budget;
 use stitchback::contribute::cloud::Charter;
 use stitchback::contribute::edge::{Answer, open_token};
+use stitchback::contribute::message::About;
 use stitchback::contribute::receipt::EdgePublic;
 use stitchback::contribute::{Catalogue, Error};
 use stitchback::data::Record;
+use stitchback::encode::Encoder;
 use stitchback::protect::Pipeline;
 use stitchback::run::setup;
 use stitchback::{Exit, seed};
@@ -68,6 +71,12 @@ pub(super) struct Request {
     /// The most that it may cost, in micro-credits
     #[arg(long, value_name = "MICRO")]
     at_most: u64,
+    /// Tell the edge which topic this text is about (the text itself stays here): once paid, it counts as demand for that topic
+    #[arg(long, value_name = "TEXT")]
+    about: Option<String>,
+    /// The group whose topics are meant, where the edge has several
+    #[arg(long, requires = "about")]
+    group: Option<String>,
     #[command(flatten)]
     side: Side,
 }
@@ -119,6 +128,29 @@ fn choose<'a>(charter: &'a Charter, wanted: Option<&str>) -> anyhow::Result<&'a 
     }
 }
 
+/// The encoder whose vectors a catalogue's cells are made of.
+fn encoder_of(catalogue: &Catalogue, watch: &ui::Terminal) -> anyhow::Result<Box<dyn Encoder>> {
+    let (name, fingerprint) = catalogue.encoder.rsplit_once(' ').unwrap_or((&catalogue.encoder, ""));
+    let encoder = setup::encoder(name, &mut Vec::new(), watch)?;
+    if encoder.info().fingerprint != fingerprint {
+        let why = format!("this `{name}` is not the one that the group's catalogue was made with; fetch it again");
+        return Err(fault(Error::Input(why)).into());
+    }
+    Ok(encoder)
+}
+
+/// The cell that a text falls into; `None` when it is about none of the group's topics.
+fn topic(client: &Client, group: Option<&str>, text: &str) -> anyhow::Result<Option<About>> {
+    let (_, charter) = client.get("/v1/charter")?;
+    let charter = Charter::from_json("the edge's charter", &charter).map_err(fault)?;
+    let catalogue = choose(&charter, group)?;
+    let vectors = encoder_of(catalogue, &ui::Terminal::new(false))?.encode(&[text])?;
+    let pulls = catalogue.pulls(vectors.row(0));
+    let cell = (0..pulls.len()).max_by(|&a, &b| pulls[a].total_cmp(&pulls[b])).unwrap_or_default();
+    let about = || About { group: catalogue.group.clone(), catalogue: hex(&catalogue.hash()), cell: cell as u32 };
+    Ok((cell < catalogue.cells()).then(about))
+}
+
 pub(super) fn contribute(args: &Contribute) -> anyhow::Result<Exit> {
     let budget = Budget::new(args.epsilon).map_err(fault)?;
     let session = meet(&args.side)?;
@@ -127,12 +159,7 @@ pub(super) fn contribute(args: &Contribute) -> anyhow::Result<Exit> {
     let charter = Charter::from_json("the edge's charter", &charter).map_err(fault)?;
     let catalogue = choose(&charter, args.group.as_deref())?;
     let watch = ui::Terminal::new(false);
-    let (name, fingerprint) = catalogue.encoder.rsplit_once(' ').unwrap_or((&catalogue.encoder, ""));
-    let encoder = setup::encoder(name, &mut Vec::new(), &watch)?;
-    if encoder.info().fingerprint != fingerprint {
-        let why = format!("this `{name}` is not the one that the group's catalogue was made with; fetch it again");
-        return Err(fault(Error::Input(why)).into());
-    }
+    let encoder = encoder_of(catalogue, &watch)?;
     let corpus = edge::open_corpus(&args.from.display().to_string(), &watch)?;
     let cap = charter.policy.items_cap as usize;
     let records: Vec<&Record> = corpus.records.iter().take(cap).collect();
@@ -247,7 +274,14 @@ pub(super) fn balance(args: &Balance) -> anyhow::Result<Exit> {
 pub(super) fn request(args: &Request) -> anyhow::Result<Exit> {
     let session = meet(&args.side)?;
     let nonce: [u8; 16] = super::secret()?[..16].try_into().expect("16 of 32");
-    let message = session.agent.request(session.public.name(), session.epoch, &nonce, args.at_most);
+    let about = match &args.about {
+        Some(text) => topic(&session.client, args.group.as_deref(), text)?,
+        None => None,
+    };
+    if args.about.is_some() && about.is_none() {
+        ui::note("this is about none of the group's topics: requested without one");
+    }
+    let message = session.agent.request(session.public.name(), session.epoch, &nonce, args.at_most, about);
     let answer: Answer = session.client.json(session.client.post("/v1/requests", &message)?)?;
     let id = answer.receipt.unwrap_or_default();
     super::say(&format!("{} micro-credits set aside: request {id}\n", args.at_most))?;

@@ -8,6 +8,7 @@
 //! every receipt bit for bit.
 
 mod audit;
+mod demand;
 pub mod server;
 mod state;
 mod status;

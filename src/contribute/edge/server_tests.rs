@@ -85,9 +85,9 @@ fn the_loop_over_a_real_socket() {
     post(at, "/v1/epoch/close", &end);
     let balance = post(at, "/v1/balance", &agent.register(NAME)).1;
     assert!(balance["balance"].as_u64().expect("a number") > 0, "{balance}");
-    let asked = post(at, "/v1/requests", &agent.request(NAME, 2, &[5; 16], 1000));
+    let asked = post(at, "/v1/requests", &agent.request(NAME, 2, &[5; 16], 1000, None));
     assert_eq!(asked.0, 200, "{}", asked.1);
-    assert_eq!(post(at, "/v1/requests", &agent.request(NAME, 2, &[6; 16], u64::MAX >> 1)).0, 402);
+    assert_eq!(post(at, "/v1/requests", &agent.request(NAME, 2, &[6; 16], u64::MAX >> 1, None)).0, 402);
 
     // The log only grew, and its tiles are there.
     let later = Checkpoint::open(&http(at, "GET", "/v1/checkpoint", "").1, &public).expect("signed");

@@ -2,16 +2,15 @@
 //! those gives the same values, receipts and balances anywhere.
 
 use super::Refused;
+use super::demand::Demand;
 use crate::contribute::catalogue::{Catalogue, hex};
 use crate::contribute::channel::{Budget, UNITS};
 use crate::contribute::cloud::{Charter, Prices, Sums};
-use crate::contribute::message::{Body, Contribution, Envelope, unhex};
+use crate::contribute::message::{About, Body, Contribution, Envelope, unhex};
 use crate::contribute::quota::ledger::Key;
 use crate::contribute::quota::{self, Claimant, Ledger, Operation};
 use crate::contribute::receipt::{EdgePublic, Hash, Kind, Receipt, nullifier, pseudonym};
-use crate::contribute::value::{
-    self, Coverage, EngineConfig, Entry, Group, Prior, Protected, Stock, Value, leak_q32, leaked,
-};
+use crate::contribute::value::{self, Coverage, EngineConfig, Entry, Group, Prior, Protected, Stock, Value, leaked};
 use crate::protect::Pipeline;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -104,10 +103,27 @@ struct Due {
     stock: Stock,
 }
 
+/// A cell that a request names: its group, the catalogue, the cell.
+type Topic = (usize, Hash, usize);
+
+/// What a request asks for.
+#[derive(Clone, Copy)]
+struct Asked {
+    at_most: u64,
+    about: Option<Topic>,
+}
+
+/// Credits set aside for a request.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    key: Key,
+    about: Option<Topic>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct GroupState {
     pub(super) cells: Vec<i64>,
-    served: Vec<u64>,
+    demand: Demand,
     kept: Vec<Protected>,
     pending: Vec<Pending>,
     /// Items of each account in this epoch.
@@ -145,7 +161,7 @@ pub(crate) struct State {
     contents: HashSet<Hash>,
     dues: BTreeMap<[u8; 16], Due>,
     redeemed: HashSet<Hash>,
-    holds: BTreeMap<[u8; 16], Key>,
+    holds: BTreeMap<[u8; 16], Hold>,
     /// From contribution receipts to the issue receipts that followed.
     pub(super) issued: HashMap<[u8; 16], [u8; 16]>,
 }
@@ -157,7 +173,7 @@ impl State {
             .iter()
             .map(|catalogue| GroupState {
                 cells: vec![0; catalogue.cells()],
-                served: vec![0; catalogue.cells()],
+                demand: Demand::new(catalogue.cells()),
                 hash: catalogue.hash(),
                 ..GroupState::default()
             })
@@ -207,6 +223,7 @@ impl State {
             for pending in &group.pending {
                 hasher.update(pending.commitment);
             }
+            group.demand.feed(&mut hasher);
             hasher.update(group.hash);
             if let Some(next) = &group.next {
                 hasher.update(next.hash());
@@ -267,8 +284,9 @@ impl State {
         match body {
             Body::Contribute(contribution) => self.contribute(account, &key, digest, contribution, issuer),
             Body::Redeem { receipt, .. } => self.redeem(account, &key, &receipt, issuer),
-            Body::Request { epoch, nonce, at_most, .. } => {
-                self.request(account, &key, digest, epoch, &nonce, at_most, issuer)
+            Body::Request { epoch, nonce, at_most, about, .. } => {
+                let about = about.map(|about| self.cell(&about)).transpose()?;
+                self.request(account, &key, digest, epoch, &nonce, Asked { at_most, about }, issuer)
             }
             Body::Register { .. } | Body::Settle { .. } | Body::Catalogue { .. } => unreachable!("handled above"),
         }
@@ -456,7 +474,7 @@ impl State {
         self.redeemed.insert(mark);
         self.dues.remove(&receipt.id);
         self.ledger.touch(account);
-        let leak = self.leak();
+        let leak = self.charter.policy.leak();
         let mut stock = due.stock;
         (due.epoch + 1..self.ledger.epoch).for_each(|_| stock.leak(leak));
         let group = &mut self.groups[due.group];
@@ -475,6 +493,21 @@ impl State {
         Ok(Step { drafts: vec![draft], ..Step::default() })
     }
 
+    /// The cell that a request says it is about.
+    fn cell(&self, about: &About) -> Result<Topic, Refused> {
+        let at = self.charter.groups.iter().position(|g| g.group == about.group);
+        let at = at.ok_or_else(|| Refused::unknown("there is no such group; GET /v1/charter lists them"))?;
+        let hash = self.groups[at].hash;
+        if about.catalogue != hex(&hash) {
+            return Err(Refused::conflict("the cell is of another catalogue; GET /v1/charter has the current one"));
+        }
+        let cells = self.charter.groups[at].cells();
+        if about.cell as usize >= cells {
+            return Err(Refused::rule(&format!("`cell` must be below {cells}")));
+        }
+        Ok((at, hash, about.cell as usize))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of one message")]
     fn request(
         &mut self,
@@ -483,7 +516,7 @@ impl State {
         digest: Hash,
         epoch: u64,
         nonce: &str,
-        at_most: u64,
+        asked: Asked,
         issuer: &mut Issuer,
     ) -> Result<Step, Refused> {
         let nonce = Self::nonce(nonce)?;
@@ -492,7 +525,8 @@ impl State {
         }
         self.now(epoch)?;
         let name = ledger_key(epoch, key, &nonce);
-        let outcome = self.ledger.apply(name, Operation::Hold { account, amount: at_most }).map_err(Refused::ledger)?;
+        let outcome =
+            self.ledger.apply(name, Operation::Hold { account, amount: asked.at_most }).map_err(Refused::ledger)?;
         let draft = issuer.draft(Receipt {
             subject: pseudonym(key, ""),
             kind: Kind::Hold,
@@ -503,7 +537,7 @@ impl State {
             ..blank(&self.public)
         });
         self.used.insert((epoch, account, nonce), (digest, draft.receipt.id));
-        self.holds.insert(draft.receipt.id, name);
+        self.holds.insert(draft.receipt.id, Hold { key: name, about: asked.about });
         Ok(Step { drafts: vec![draft], ..Step::default() })
     }
 
@@ -523,9 +557,19 @@ impl State {
         self.now(epoch)?;
         let id: [u8; 16] = unhex(request).ok_or_else(|| Refused::form("`request` is not 32 hexadecimal digits"))?;
         let hold = *self.holds.get(&id).ok_or_else(|| Refused::unknown("there is no such request"))?;
-        let operation = if cost == 0 { Operation::Void { hold } } else { Operation::Settle { hold, actual: cost } };
+        let operation = match cost {
+            0 => Operation::Void { hold: hold.key },
+            actual => Operation::Settle { hold: hold.key, actual },
+        };
         self.ledger.apply(ledger_key(epoch, &key, &nonce), operation).map_err(Refused::ledger)?;
         self.holds.remove(&id);
+        if let Some((group, catalogue, cell)) = hold.about.filter(|_| cost > 0) {
+            // Cells of a catalogue that is no longer in force are not those of the present one.
+            let group = &mut self.groups[group];
+            if group.hash == catalogue {
+                group.demand.count(cell, cost);
+            }
+        }
         let draft = issuer.draft(Receipt {
             subject: hex(&id),
             kind: if cost == 0 { Kind::Void } else { Kind::Settle },
@@ -572,26 +616,20 @@ impl State {
         for (group, catalogue) in self.groups.iter_mut().zip(&mut self.charter.groups) {
             let Some(next) = group.next.take() else { continue };
             let carried = catalogue.carry(&next).expect("it was checked when it was announced");
-            let (mut cells, mut served) = (vec![0_i64; next.cells()], vec![0_u64; next.cells()]);
-            for ((&to, &mass), &count) in carried.iter().zip(&group.cells).zip(&group.served) {
+            let mut cells = vec![0_i64; next.cells()];
+            for (&to, &mass) in carried.iter().zip(&group.cells) {
                 cells[to] += mass;
-                served[to] += count;
             }
-            (group.cells, group.served, group.hash) = (cells, served, next.hash());
+            group.demand.carry(&carried, next.cells());
+            (group.cells, group.hash) = (cells, next.hash());
             *catalogue = next;
         }
     }
 
-    fn leak(&self) -> u64 {
-        leak_q32(match &self.charter.policy.value {
-            EngineConfig::Coverage(c) => c.half_life_epochs,
-            EngineConfig::Product(p) => p.half_life_epochs,
-        })
-    }
-
     /// The end of an epoch: leak, prices, values, shares, spill, receipts.
     fn close(&mut self, issuer: &mut Issuer) -> Step {
-        let (epoch, leak) = (self.ledger.epoch, self.leak());
+        let (epoch, leak, alpha) =
+            (self.ledger.epoch, self.charter.policy.leak(), self.charter.policy.demand_prior() as f64);
         let mut step = Step::default();
         let mut published = Vec::new();
         self.dues.retain(|_, due| due.expires_s >= issuer.time_s);
@@ -608,7 +646,7 @@ impl State {
                 epoch,
                 stock: group.cells.clone(),
                 arrived,
-                served: group.served.clone(),
+                paid: group.demand.paid().to_vec(),
             };
             // The cloud sees sums only, and everybody sees its answer.
             let prices = self.charter.prices(sums).expect("the sums are of this charter's own group");
@@ -631,7 +669,7 @@ impl State {
             .groups
             .iter()
             .map(|g| {
-                let weights: Vec<f64> = g.served.iter().map(|&q| (q + 1) as f64).collect();
+                let weights: Vec<f64> = g.demand.paid().iter().map(|&q| 1.0 + q as f64 / alpha).collect();
                 (Coverage::default().worth(&g.cells, &weights).max(0.0) * 1_048_576.0).round() as u64
             })
             .collect();
@@ -639,7 +677,7 @@ impl State {
         let issue = self.charter.policy.quota.close(&mut self.ledger, &claims, &worth, seed);
         let oldest = self.ledger.epoch.saturating_sub(1);
         self.used = self.used.split_off(&(oldest, 0, [0; 16]));
-        self.holds.retain(|_, key| key.epoch >= oldest);
+        self.holds.retain(|_, hold| hold.key.epoch >= oldest);
         let record = EpochRecord {
             epoch,
             groups: published,
@@ -666,6 +704,7 @@ impl State {
         }
         step.drafts.push(issuer.draft(own(Kind::Epoch, quota_total(&issue))));
         step.closed = Some(record);
+        self.groups.iter_mut().for_each(|group| group.demand.turn(leak));
         self.change_catalogues();
         step
     }

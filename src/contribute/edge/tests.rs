@@ -5,7 +5,7 @@ use crate::contribute::catalogue::tests::{clouds, plan};
 use crate::contribute::channel::Budget;
 use crate::contribute::cloud::Policy;
 use crate::contribute::journal::tests::{Disk, Faulty};
-use crate::contribute::message::Body;
+use crate::contribute::message::{About, Body};
 use crate::contribute::receipt::Kind;
 use crate::encode::Embeddings;
 use crate::protect::Pipeline;
@@ -136,7 +136,7 @@ fn the_whole_loop_from_contribution_to_settled_request() {
 
     // A request sets credits aside, the edge says what it did cost.
     let before = balance(&edge, 0);
-    let asked = one(&mut edge, agents[0].request(NAME, 2, &[1; 16], 50_000)).expect("enough credits");
+    let asked = one(&mut edge, agents[0].request(NAME, 2, &[1; 16], 50_000, None)).expect("enough credits");
     assert_eq!(balance(&edge, 0), before - 50_000);
     let settle = |by: &ed25519_dalek::SigningKey| {
         let (nonce, request) = (hex(&[9; 16]), asked.receipt.clone().expect("a receipt"));
@@ -147,7 +147,7 @@ fn the_whole_loop_from_contribution_to_settled_request() {
     let operator = key();
     let settled = one(&mut edge, settle(operator.operator())).expect("the edge's own word");
     assert_eq!((receipt(&edge, &settled).kind, balance(&edge, 0)), (Kind::Settle, before - 20_000));
-    let poor = one(&mut edge, agents[2].request(NAME, 2, &[1; 16], 1 << 40)).expect_err("too much");
+    let poor = one(&mut edge, agents[2].request(NAME, 2, &[1; 16], 1 << 40, None)).expect_err("too much");
     assert_eq!(poor.status, 402);
     assert!(edge.is_sound());
 
@@ -156,6 +156,48 @@ fn the_whole_loop_from_contribution_to_settled_request() {
     let proof = edge.proof(&id).expect("readable").expect("filed");
     let (proved, checkpoint) = proof.verify(&edge.public()).expect("it holds");
     assert_eq!((proved, checkpoint.size), (first, edge.tree().len()));
+}
+
+/// Only what was paid for counts as demand, from the next epoch on, and an auditor gets the same weights.
+#[test]
+fn paid_requests_about_a_topic_raise_its_weight() {
+    let disk = Shared::default();
+    let mut edge = open(&disk).expect("an empty disk");
+    let agents: Vec<Agent> = (1..=2).map(|i| Agent::new(&[i; 32])).collect();
+    for agent in &agents {
+        one(&mut edge, agent.register(NAME)).expect("new");
+    }
+    close(&mut edge);
+    let about = |cell| About { group: "pets".to_owned(), catalogue: hex(&charter().groups[0].hash()), cell };
+    let operator = key();
+    let ask = |edge: &mut Edge, agent: usize, nonce: u8, cell: u32, cost: u64| {
+        let asked = agents[agent].request(NAME, 1, &[nonce; 16], 1000, Some(about(cell)));
+        let request = one(edge, asked).expect("enough credits").receipt.expect("a receipt");
+        let nonce = hex(&[nonce; 16]);
+        let settle = Body::Settle { edge: NAME.to_owned(), epoch: 1, nonce, request, cost };
+        one(edge, Envelope::seal(&settle, operator.operator())).expect("the edge's own word");
+    };
+    ask(&mut edge, 0, 1, 2, 900);
+    ask(&mut edge, 1, 2, 2, 900);
+    ask(&mut edge, 1, 3, 0, 0);
+    let even = vec![0.25; 4];
+    assert_eq!(close(&mut edge).groups[0].weights, even, "frozen within the epoch");
+    let record = close(&mut edge);
+    assert_eq!(record.groups[0].sums.paid, [0, 0, 1800, 0], "two were paid, one was given back");
+    let alpha = charter().policy.demand_prior() as f64;
+    let rest = alpha / (4.0 * alpha + 1800.0);
+    assert_eq!(record.groups[0].weights, [rest, rest, (alpha + 1800.0) / (4.0 * alpha + 1800.0), rest]);
+    assert_eq!(record.groups[1].weights, even, "another group's topic is not touched");
+    let mut refused = |about| {
+        let asked = agents[0].request(NAME, 3, &[9; 16], 1000, Some(about));
+        one(&mut edge, asked).expect_err("refused").status
+    };
+    assert_eq!(refused(about(4)), 422);
+    assert_eq!(refused(About { group: "cats".to_owned(), ..about(0) }), 404);
+    assert_eq!(refused(About { catalogue: "00".repeat(32), ..about(0) }), 409);
+    let hash = edge.state_hash();
+    drop(edge);
+    assert_eq!(open(&disk).expect("its own journal").state_hash(), hash, "the journal gives the same demand");
 }
 
 #[test]

@@ -156,16 +156,16 @@ impl EngineConfig {
 
 /// The same weight for each of `k` cells.
 pub fn even_weights(k: usize) -> Vec<f64> {
-    demand_weights(&vec![0; k])
+    vec![1.0 / k as f64; k]
 }
 
-/// Demand weights of cells from the counts of served, paid-for requests.
+/// Demand weights of cells from what was paid for served requests about them, in micro-credits.
 ///
 /// # Formula
-/// `w_c = (q_c + 1) / (sum q + K)`.
-pub fn demand_weights(served: &[u64]) -> Vec<f64> {
-    let total: u64 = served.iter().sum::<u64>() + served.len() as u64;
-    served.iter().map(|&q| (q + 1) as f64 / total as f64).collect()
+/// `w_c = (q_c + alpha) / (sum q + alpha K)`.
+pub fn demand_weights(paid: &[u64], alpha: u64) -> Vec<f64> {
+    let total: f64 = paid.iter().map(|&q| q as f64).sum::<f64>() + alpha as f64 * paid.len() as f64;
+    paid.iter().map(|&q| (q as f64 + alpha as f64) / total).collect()
 }
 
 /// What an epoch leaves of a value: `round(2^32 2^(-1/h))` of `2^32`, for a half-life of `h` epochs.
