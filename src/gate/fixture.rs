@@ -168,6 +168,7 @@ impl Plan {
         GuaranteeRecord {
             kind: "gdp".to_owned(),
             epsilon: self.epsilon.filter(|_| is_noisy),
+            releases: 1,
             delta: Some(1e-5),
             sigma: Some(0.1),
             mu: None,

@@ -583,50 +583,63 @@ pub(crate) struct Spot {
     pub(crate) dominated: bool,
 }
 
-/// Leak against utility: boxes are intervals both ways, dominated choices are grey.
+/// Spots above which names stand in a key below the chart, and numbers beside the spots.
+const CROWD: usize = 10;
+/// Columns of that key.
+const KEY_COLUMNS: usize = 4;
+
+/// Leak against utility: intervals both ways, dominated choices are grey. Many spots are numbered from left to right.
 pub(crate) fn frontier(spots: &[Spot], x_label: &str, y_label: &str, note: &str) -> Drawing {
     let (left, right, top, bottom) = (66.0, WIDE - 18.0, 34.0, 400.0);
-    let ys = spots.iter().flat_map(|s| s.y.1.map_or([s.y.0; 2], |(a, b)| [a, b]));
-    let (low, high) = range(ys, -0.05, 1.0);
-    let xs = spots.iter().flat_map(|s| s.x.1.map_or([s.x.0; 2], |(a, b)| [a, b]));
+    let mut order: Vec<&Spot> = spots.iter().collect();
+    order.sort_by(|a, b| a.x.0.total_cmp(&b.x.0));
+    let crowded = order.len() > CROWD;
+    let ys: Vec<f64> = order.iter().flat_map(|s| s.y.1.map_or([s.y.0; 2], |(a, b)| [a, b])).collect();
+    let most = ys.iter().copied().fold(0.0, f64::max);
+    let (low, high) = range(ys.into_iter(), -0.05, if crowded { (10.0 * most).ceil() / 10.0 } else { 1.0 });
+    let xs = order.iter().flat_map(|s| s.x.1.map_or([s.x.0; 2], |(a, b)| [a, b]));
     let (x_low, x_high) = spread(xs);
     let x = Axis { low: x_low.max(-0.02), high: x_high.min(1.02), from: left, to: right };
     let y = Axis { low, high, from: bottom, to: top };
-    draw(WIDE, bottom + 52.0, |c| {
+    let rows = if crowded { order.len().div_ceil(KEY_COLUMNS) } else { 0 };
+    draw(WIDE, bottom + 52.0 + 17.0 * rows as f64, |c| {
         side(c, &y, (left, right), y_label, true, (top, bottom));
         shares_below(c, &x, (top, bottom), x_label);
         c.text(note, (right, top - 12.0), Type { size: 11.0, ..LABEL }.right());
         c.text("better: lower and further right ↘", (left + 4.0, top - 12.0), Type { size: 11.0, ..LABEL });
-        let mut front: Vec<&Spot> = spots.iter().filter(|s| !s.dominated).collect();
-        front.sort_by(|a, b| a.x.0.total_cmp(&b.x.0));
-        let path: Vec<_> = front.iter().map(|s| (x.at(s.x.0), y.at(s.y.0))).collect();
+        let path: Vec<_> = order.iter().filter(|s| !s.dominated).map(|s| (x.at(s.x.0), y.at(s.y.0))).collect();
         if path.len() > 1 {
             c.dashed(&path, SOFT, 1.0, (4.0, 4.0));
         }
-        let boxes: Vec<[f64; 4]> = spots
-            .iter()
-            .map(|s| {
-                let (a, b) = (s.x.1.unwrap_or((s.x.0, s.x.0)), s.y.1.unwrap_or((s.y.0, s.y.0)));
-                [x.at(a.0), y.at(b.1), x.at(a.1), y.at(b.0)]
-            })
-            .collect();
-        for (spot, b) in spots.iter().zip(&boxes) {
-            let look = spot.look();
-            if b[0] < b[2] && b[1] < b[3] {
+        let mut boxes = Vec::with_capacity(order.len());
+        for spot in &order {
+            let (at, look) = ((x.at(spot.x.0), y.at(spot.y.0)), spot.look());
+            let (a, b) = (spot.x.1.unwrap_or((spot.x.0, spot.x.0)), spot.y.1.unwrap_or((spot.y.0, spot.y.0)));
+            let b = [x.at(a.0), y.at(b.1), x.at(a.1), y.at(b.0)];
+            if !crowded && b[0] < b[2] && b[1] < b[3] {
                 c.rectangle((b[0], b[1]), (b[2], b[3]), look.colour().mix(0.16), true);
             }
-            c.line(&[(b[0], y.at(spot.y.0)), (b[2], y.at(spot.y.0))], look.colour(), 1.0);
-            c.line(&[(x.at(spot.x.0), b[1]), (x.at(spot.x.0), b[3])], look.colour(), 1.0);
+            let (colour, width) = if crowded && spot.dominated { (GRID, 1.0) } else { (look.colour(), 1.0) };
+            c.line(&[(b[0], at.1), (b[2], at.1)], colour, width);
+            c.line(&[(at.0, b[1]), (at.0, b[3])], colour, width);
+            boxes.push(if crowded { [at.0 - 5.0, at.1 - 5.0, at.0 + 5.0, at.1 + 5.0] } else { b });
         }
         let mut taken = boxes.clone();
-        for (spot, b) in spots.iter().zip(&boxes) {
+        for (number, (spot, b)) in order.iter().zip(&boxes).enumerate() {
             c.marker(spot.look(), (x.at(spot.x.0), y.at(spot.y.0)), 5.0);
             let kind = if spot.dominated { LABEL } else { LABEL.ink().bold() };
             let name = short(&spot.label, 260.0);
-            let place = place(b, kind.width_of(&name), &taken, (left, right, top, bottom));
+            let text = if crowded { (number + 1).to_string() } else { name.clone() };
+            let place = place(b, kind.width_of(&text), &taken, (left, right, top, bottom));
             taken.push(place);
             c.rectangle((place[0] - 2.0, place[1]), (place[2], place[3]), WHITE.mix(0.8), true);
-            c.text(&name, (place[0], f64::midpoint(place[1], place[3])), kind);
+            c.text(&text, (place[0], f64::midpoint(place[1], place[3])), kind);
+            if crowded {
+                let column = (right - left) / KEY_COLUMNS as f64;
+                let at = (left + column * (number / rows) as f64, bottom + 58.0 + 17.0 * (number % rows) as f64);
+                c.text(&text, (at.0 + 18.0, at.1), kind.right());
+                c.text(&short(&name, column - 30.0), (at.0 + 24.0, at.1), kind);
+            }
         }
     })
 }
@@ -782,6 +795,25 @@ mod tests {
         let first = place(&boxes[0], 80.0, &boxes, frame);
         let second = place(&boxes[1], 80.0, &[boxes[0], boxes[1], first], frame);
         assert!(second[2] <= first[0] || second[1] >= first[3] || second[3] <= first[1], "{first:?} {second:?}");
+    }
+
+    #[test]
+    fn many_spots_are_numbered_and_named_in_a_key() {
+        let spot = |i: usize| Spot {
+            label: format!("protection {i}"),
+            x: (0.03 * i as f64, None),
+            y: (0.01 * i as f64, None),
+            dominated: i.is_multiple_of(2),
+        };
+        let spots: Vec<Spot> = (0..12).map(spot).collect();
+        let few = frontier(&spots[..CROWD], "x", "y", "").standalone("few");
+        let many = frontier(&spots, "x", "y", "").standalone("many");
+        let stands_alone = |text: &str, drawing: &str| drawing.matches(&format!("\n{text}\n")).count();
+        for i in 0..CROWD {
+            let name = format!("protection {i}");
+            assert_eq!((stands_alone(&name, &few), stands_alone(&name, &many)), (1, 1));
+        }
+        assert_eq!(stands_alone("12", &many), 2, "beside the spot and in the key");
     }
 
     #[test]

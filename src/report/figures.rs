@@ -389,7 +389,7 @@ fn against_utility(run: &Run) -> Option<Figure> {
         title: title.to_owned(),
         spec: vega::frontier(title, &spots, label, y_label),
         caption: format!(
-            "Leak of the worst adaptive attacker against {name}, measured on the same released vectors. Boxes are 95 % intervals both ways. \
+            "Leak of the worst adaptive attacker against {name}, measured on the same released vectors. Boxes and crosses are 95 % intervals both ways. \
              Grey rings are dominated: another protection is at least as useful and leaks no more. The dashed line joins the others."
         ),
         alt: format!("Scatter chart of leak against {name}. {}.", words.join("; ")),
@@ -397,7 +397,7 @@ fn against_utility(run: &Run) -> Option<Figure> {
             &spots,
             label,
             y_label,
-            &format!("n = {n} targets, {}; boxes: 95 % intervals", seeds_note(run)),
+            &format!("n = {n} targets, {}; 95 % intervals", seeds_note(run)),
         ),
         head: heads(&["protection", name, "leak [95 %]", "dominated"]),
         rows,

@@ -84,6 +84,7 @@ fn guarantee(level: &Level) -> GuaranteeRecord {
     GuaranteeRecord {
         kind: if formal { "gdp" } else { "none" }.into(),
         epsilon: level.epsilon,
+        releases: 1,
         delta: level.epsilon.map(|_| 1e-5),
         sigma: level.sigma,
         mu: level.epsilon.map(|_| 0.206),

@@ -173,12 +173,13 @@ pub(super) fn ranked(r: &Ranked) -> String {
 /// A protection's claim in words.
 pub(super) fn guarantee(g: &GuaranteeRecord) -> String {
     let mut parts = Vec::new();
+    let releases = if g.releases == 1 { "one release".to_owned() } else { format!("{} releases together", g.releases) };
     match (g.epsilon, g.delta) {
         (Some(e), Some(d)) => {
             let weak = if e > 10.0 { ", an ε so large that it promises little" } else { "" };
-            parts.push(format!("({}, {d:e})-differential privacy for one release{weak}", short(e)));
+            parts.push(format!("({}, {d:e})-differential privacy for {releases}{weak}", short(e)));
         }
-        (Some(e), None) => parts.push(format!("ε = {} for one release", short(e))),
+        (Some(e), None) => parts.push(format!("ε = {} for {releases}", short(e))),
         _ => parts.push("no formal guarantee".to_owned()),
     }
     if let Some(mu) = g.mu {
@@ -294,6 +295,15 @@ mod tests {
         assert_eq!([9.69, 0.25, 1234.0, 1e-5].map(short), ["9.69", "0.25", "1234", "0.00001"]);
         assert_eq!(in_unit(None, "share"), MISSING);
         assert_eq!(in_unit(Some(f64::NAN), "cosine"), MISSING);
+    }
+
+    #[test]
+    fn a_promise_says_how_many_releases_it_covers() {
+        let summary = fixture::summary();
+        let one = summary.protections.iter().map(|p| &p.guarantee).find(|g| g.epsilon.is_some()).expect("a promise");
+        assert!(guarantee(one).contains("differential privacy for one release"), "{}", guarantee(one));
+        let four = GuaranteeRecord { releases: 4, ..one.clone() };
+        assert!(guarantee(&four).contains("differential privacy for 4 releases together"), "{}", guarantee(&four));
     }
 
     #[test]

@@ -467,6 +467,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What a finished cell left behind, under the names that the study gives it now: names are no part of a cell's id.
+pub(super) fn recall(bench: &Bench, cell: &Cell, store: &Store) -> Option<Outcome> {
+    let mut outcome: Outcome = store.cell(&id(bench, cell))?;
+    outcome.protection.clone_from(&bench.study.protect[cell.protection].name);
+    outcome.attack = bench.study.attack_name(cell);
+    Some(outcome)
+}
+
 impl Outcome {
     fn new(bench: &Bench, cell: &Cell) -> Self {
         let protection = &bench.study.protect[cell.protection];

@@ -67,7 +67,7 @@ pub fn execute(study: &Study, out: Option<&Path>, watch: &dyn Watch) -> Result<F
     let materials = setup::open(study, watch)?;
     let bench = materials.bench(study, watch)?;
     let cells = study.cells();
-    let finished = |cell: &crate::study::Cell| store.cell::<Outcome>(&cell::id(&bench, cell));
+    let finished = |cell: &crate::study::Cell| cell::recall(&bench, cell, &store);
     let open = cells.iter().filter(|c| finished(c).is_none()).count();
     watch.message(&estimate::sentence(&bench, open, cells.len())?);
 
@@ -202,6 +202,7 @@ pub fn guarantee(protection: &Protection, dim: usize) -> GuaranteeRecord {
     GuaranteeRecord {
         kind: claim.kind().to_owned(),
         epsilon,
+        releases: protection.releases,
         delta: epsilon.map(|_| delta),
         sigma: claim.sigma(),
         mu: claim.mu(),

@@ -13,8 +13,11 @@ use std::collections::BTreeMap;
 pub struct GuaranteeRecord {
     /// `none`, `gdp`, `zcdp`, `pure`, `metric` or `central`.
     pub kind: String,
-    /// Converted to `(epsilon, delta)` for one release; `None` without a claim.
+    /// Converted to `(epsilon, delta)` for all `releases` together; `None` without a claim.
     pub epsilon: Option<f64>,
+    /// How often each record is released.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub releases: usize,
     /// The delta that `epsilon` belongs to.
     pub delta: Option<f64>,
     /// Noise standard deviation for each coordinate of what is released.
@@ -27,6 +30,15 @@ pub struct GuaranteeRecord {
     pub unit_of_privacy: String,
     /// Why there is no claim, or what it rests on.
     pub note: String,
+}
+
+fn once() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_once(releases: &usize) -> bool {
+    *releases == 1
 }
 
 /// One line of `records.jsonl`: one metric of one cell.

@@ -153,7 +153,7 @@ pub fn merge(folder: &Path, watch: &dyn Watch) -> Result<Summary, crate::Error> 
     let materials = setup::open(&study, watch)?;
     let bench = materials.bench(&study, watch)?;
     let cells = study.cells();
-    let found: Vec<Option<Outcome>> = cells.iter().map(|c| store.cell(&cell::id(&bench, c))).collect();
+    let found: Vec<Option<Outcome>> = cells.iter().map(|c| cell::recall(&bench, c, &store)).collect();
     let missing = found.iter().filter(|o| o.is_none()).count();
     if let Some(first) = found.iter().position(Option::is_none) {
         let one = &cells[first];

@@ -262,6 +262,13 @@ fn a_study_runs_to_its_report_whatever_the_threads_and_the_kills() {
         before.matches("<td").count(),
         "the report is a function of the records"
     );
+
+    // A protection under another name is the same work: nothing runs again, and every record has the new name.
+    let renamed = write_study(folder.path(), &TOY.replace("\"noisy\"", "\"loud\""));
+    let (_, stderr) = code_and_stderr(&run(&["run", text(&renamed), "--out", text(&whole)]));
+    assert!(stderr.contains("cells are finished"), "{stderr}");
+    let records = read(&whole.join("records.jsonl"));
+    assert!(records.contains("\"protection\":\"loud\"") && !records.contains("\"noisy\""), "an old name is left");
 }
 
 const PICTURES: &str = r#"
