@@ -106,13 +106,6 @@ struct Due {
 /// A cell that a request names: its group, the catalogue, the cell.
 type Topic = (usize, Hash, usize);
 
-/// What a request asks for.
-#[derive(Clone, Copy)]
-struct Asked {
-    at_most: u64,
-    about: Option<Topic>,
-}
-
 /// Credits set aside for a request.
 #[derive(Debug, Clone, Copy)]
 struct Hold {
@@ -285,8 +278,7 @@ impl State {
             Body::Contribute(contribution) => self.contribute(account, &key, digest, contribution, issuer),
             Body::Redeem { receipt, .. } => self.redeem(account, &key, &receipt, issuer),
             Body::Request { epoch, nonce, at_most, about, .. } => {
-                let about = about.map(|about| self.cell(&about)).transpose()?;
-                self.request(account, &key, digest, epoch, &nonce, Asked { at_most, about }, issuer)
+                self.request(account, &key, digest, epoch, &nonce, at_most, about.as_ref(), issuer)
             }
             Body::Register { .. } | Body::Settle { .. } | Body::Catalogue { .. } => unreachable!("handled above"),
         }
@@ -516,7 +508,8 @@ impl State {
         digest: Hash,
         epoch: u64,
         nonce: &str,
-        asked: Asked,
+        at_most: u64,
+        about: Option<&About>,
         issuer: &mut Issuer,
     ) -> Result<Step, Refused> {
         let nonce = Self::nonce(nonce)?;
@@ -524,9 +517,9 @@ impl State {
             return Ok(step);
         }
         self.now(epoch)?;
+        let about = about.map(|about| self.cell(about)).transpose()?;
         let name = ledger_key(epoch, key, &nonce);
-        let outcome =
-            self.ledger.apply(name, Operation::Hold { account, amount: asked.at_most }).map_err(Refused::ledger)?;
+        let outcome = self.ledger.apply(name, Operation::Hold { account, amount: at_most }).map_err(Refused::ledger)?;
         let draft = issuer.draft(Receipt {
             subject: pseudonym(key, ""),
             kind: Kind::Hold,
@@ -537,7 +530,7 @@ impl State {
             ..blank(&self.public)
         });
         self.used.insert((epoch, account, nonce), (digest, draft.receipt.id));
-        self.holds.insert(draft.receipt.id, Hold { key: name, about: asked.about });
+        self.holds.insert(draft.receipt.id, Hold { key: name, about });
         Ok(Step { drafts: vec![draft], ..Step::default() })
     }
 

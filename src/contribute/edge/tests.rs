@@ -195,6 +195,16 @@ fn paid_requests_about_a_topic_raise_its_weight() {
     assert_eq!(refused(about(4)), 422);
     assert_eq!(refused(About { group: "cats".to_owned(), ..about(0) }), 404);
     assert_eq!(refused(About { catalogue: "00".repeat(32), ..about(0) }), 409);
+    // A retry gets its receipt, whatever has become of the topic since.
+    let asked = agents[0].request(NAME, 3, &[10; 16], 1000, Some(about(1)));
+    let first = one(&mut edge, asked.clone()).expect("enough credits");
+    let mut next = charter().groups[0].clone();
+    next.version = 2;
+    let announced = Body::Catalogue { edge: NAME.to_owned(), epoch: 3, next: Box::new(next) };
+    one(&mut edge, Envelope::seal(&announced, operator.operator())).expect("the edge's own word");
+    close(&mut edge);
+    let again = one(&mut edge, asked).expect("answered before");
+    assert_eq!((again.receipt, again.repeated), (first.receipt, true));
     let hash = edge.state_hash();
     drop(edge);
     assert_eq!(open(&disk).expect("its own journal").state_hash(), hash, "the journal gives the same demand");
