@@ -175,6 +175,16 @@ impl Field<'_> {
         self.rows.select(&picked)
     }
 
+    /// A record, and those of an account that it is among or not.
+    fn world(&self, inside: bool, rng: &mut Stream) -> (Embeddings, Embeddings) {
+        let target = self.sample(1, rng);
+        let mut own = self.sample(OWN, rng);
+        if inside {
+            own.row_mut(0).copy_from_slice(target.row(0));
+        }
+        (target, own)
+    }
+
     fn play(&self, trick: Option<Trick>, before: &Embeddings, rng: &mut Stream) -> Vec<Given> {
         let own = self.sample(OWN, rng);
         let copies = before.select(&(0..OWN).map(|i| i % before.len()).collect::<Vec<_>>());
@@ -348,11 +358,7 @@ pub fn membership(rows: &Embeddings, trials: usize, root: u64) -> Result<Vec<Mem
     for trial in 0..trials {
         for inside in [0, 1] {
             let mut rng = seed::stream(root, "membership", &format!("{trial} {inside}"));
-            let target = field.sample(1, &mut rng);
-            let mut victim = field.sample(OWN, &mut rng);
-            if inside == 1 {
-                victim.row_mut(0).copy_from_slice(target.row(0));
-            }
+            let (target, victim) = field.world(inside == 1, &mut rng);
             let held = field.give(&victim, SIGMA, SIGMA, 0.0, &mut rng);
             let mut probe = channel::histogram(&field.catalogue, &target);
             let prices = engine.prices(&held.cells[..weights.len()], &vec![0; weights.len()], &weights);

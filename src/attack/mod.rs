@@ -460,12 +460,25 @@ impl AttackConfig {
                 &mut c.decoder.pretrained
             }
             Self::Align(c) => &mut c.decoder.pretrained,
-            Self::Search(c) => &mut c.decoder.pretrained,
+            Self::Search(c) => {
+                "none".clone_into(&mut c.corrector);
+                &mut c.decoder.pretrained
+            }
             Self::ImageDecoder(c) => &mut c.pretrained,
             Self::Generative(c) => &mut c.pretrained,
             _ => return,
         };
         "none".clone_into(pretrained);
+    }
+
+    /// Which kept corrector it starts from or mends with; `None` for attackers that use none.
+    pub fn kept_corrector(&self) -> Option<&str> {
+        match self {
+            Self::Corrector(c) => Some(&c.pretrained),
+            Self::Search(c) => Some(&c.corrector),
+            Self::Align(c) => (c.search_queries > 0).then_some("auto"),
+            _ => None,
+        }
     }
 
     /// Which kept prior of pictures it would start from; `None` for attackers that start from none.

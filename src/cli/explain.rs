@@ -147,7 +147,8 @@ const TOPICS: &[Topic] = &[
         ATTACKS,
         "search",
         "Starts from retrieved and written sentences and rewrites them word by word, keeping what explains the release better once\n\
-         embedded. It spends encoder queries: the budget curve of the report shows what they buy.",
+         embedded. Where nothing gets better, the decoder and the kept corrector write new starts of what was found. It spends encoder\n\
+         queries: the budget curve of the report shows what they buy.",
     ),
     topic(
         ATTACKS,
@@ -167,7 +168,8 @@ const TOPICS: &[Topic] = &[
         "corrector",
         "A decoder that reads its own last guess: the released vector, the guess's vector, their difference and the guess's words. It\n\
          writes better guesses, embeds them and goes on. Trained on guesses of decoders that have not seen the text, and on the texts\n\
-         themselves, spoilt anew in each epoch (`spoilt`, the share of those). Starts from the corrector that is kept for the victim.",
+         themselves, spoilt anew in each epoch (`spoilt`, the share of those). Starts from the corrector that is kept for the victim.\n\
+         `feedback` hides the guess's vector: `zeroed` when it attacks, `withheld` in training as well.",
     ),
     topic(
         ATTACKS,
@@ -191,7 +193,8 @@ const TOPICS: &[Topic] = &[
         ATTACKS,
         "generative",
         "Samples pictures from a learnt prior (an autoencoder's codes, a rectified flow) given the release, keeps the one that the victim\n\
-         encoder finds likeliest, then moves its code until the encoder gives the release. What noise takes away the prior invents.",
+         encoder finds likeliest, moves its code until the encoder gives the release, and ends on the pixels (`polish`), where no code\n\
+         reaches. What noise takes away the prior invents.",
     ),
     topic(
         ATTACKS,

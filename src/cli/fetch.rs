@@ -12,7 +12,8 @@ use super::ui;
 /// Without names, every asset whose bytes are pinned. Cached assets are verified, not fetched again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names as `stitchback list` shows them, or `hub:owner/name` for a sentence-transformers model of the hub.
+    /// Names as `stitchback list` shows them, or `hub:owner/name` for a sentence-transformers model of the hub,
+    /// `hub:datasets/owner/name` for the Parquet parts of a data set.
     #[arg(value_name = "ASSET")]
     names: Vec<String>,
     /// Look into this folder before any network: package archives, or files below the asset's name.

@@ -13,7 +13,8 @@ use stitchback::{Exit, gate, report};
 pub(crate) struct Args {
     /// The study file.
     study: PathBuf,
-    /// Use these records instead of the study's corpus: a corpus name, a `.txt`, a `.jsonl` or a folder.
+    /// Use these records instead of the study's corpus: a corpus name, a `.txt`, a `.jsonl`, a folder, or
+    /// `hub:datasets/OWNER/NAME`.
     #[arg(long)]
     data: Option<String>,
     /// The run folder [default: reports/NAME-HASH].

@@ -133,8 +133,8 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     }) {
         content["pretrained"] = kept.into();
     }
-    if let Some(AttackConfig::Corrector(c)) = attack
-        && let Ok(Some(kept)) = kept::identity(&c.pretrained, bench.victim.info(), Role::Corrector)
+    if let Some(choice) = attack.and_then(AttackConfig::kept_corrector)
+        && let Ok(Some(kept)) = kept::identity(choice, bench.victim.info(), Role::Corrector)
     {
         content["pretrained_corrector"] = kept.into();
     }

@@ -46,6 +46,11 @@ fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
     for judge in &bench.judges {
         look_s += pace(*judge)?;
     }
+    // A descent goes through the surrogate as well.
+    let mut descent_s = DESCENT * encode_s;
+    if let Some((surrogate, _)) = &bench.surrogate {
+        descent_s += DESCENT * pace(*surrogate)?;
+    }
     let flops = rayon::current_num_threads() as f64 * flops_per_second() * EFFICIENCY;
     let protections = study.protect.len() as f64;
     let mut cell_s = 0.0;
@@ -66,7 +71,7 @@ fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
             cell_s += steps * d.batch as f64 * 6.0 * each / flops;
         }
         if let AttackConfig::Invert(i) = attack {
-            cell_s += 1.25 * (most * i.starts * i.steps) as f64 * encode_s * DESCENT;
+            cell_s += 1.25 * (most * i.starts * i.steps) as f64 * descent_s;
         }
         if let AttackConfig::Generative(g) = attack {
             // The autoencoder's way down costs about as much as its way up; the flow is small beside them.
@@ -74,7 +79,7 @@ fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
             cell_s += g.prior_steps as f64 * 64.0 * 6.0 * each / flops / protections;
             cell_s += g.flow_steps as f64 * 256.0 * 6.0 * 1e6 / flops;
             cell_s += 1.25 * (most * g.samples) as f64 * encode_s;
-            cell_s += 1.25 * (most * g.steps) as f64 * encode_s * DESCENT;
+            cell_s += 1.25 * (most * (g.steps + g.polish)) as f64 * descent_s;
         }
     }
     Ok(cell_s * protections * study.seeds.len() as f64)

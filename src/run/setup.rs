@@ -65,12 +65,7 @@ pub fn open(study: &Study, watch: &dyn Watch) -> Result<Materials, Error> {
         min_words: study.data.min_words,
         side_px: study.data.side_px,
     };
-    let corpus = corpus::open(&study.data.corpus, &keep, &mut |name, wanted| -> Result<_, Error> {
-        let asset = asset::ensure(name, watch)?;
-        let entries = asset.entries(wanted)?;
-        assets.push(describe(&asset));
-        Ok(entries)
-    })?;
+    let corpus = corpus(&study.data.corpus, &keep, &mut assets, watch)?;
     watch.message(&format!("{}: {}", corpus.name, corpus.stats));
     suits(study, &corpus)?;
     if !study.encode.vectors.is_empty() {
@@ -130,6 +125,22 @@ fn suits(study: &Study, corpus: &Corpus) -> Result<(), Error> {
     .into())
 }
 
+/// A corpus by manifest name, by path, or from the hub (`hub:datasets/owner/name`), fetched where it is missing.
+pub fn corpus(name: &str, keep: &Keep, assets: &mut Vec<Value>, watch: &dyn asset::Report) -> Result<Corpus, Error> {
+    if name.starts_with(asset::HUB) {
+        let found = asset::repository(name, watch)?;
+        let corpus = corpus::local::read(&found.dir, keep)?;
+        assets.push(of_hub(&found));
+        return Ok(Corpus { name: found.name, ..corpus });
+    }
+    corpus::open(name, keep, &mut |name, wanted| -> Result<_, Error> {
+        let asset = asset::ensure(name, watch)?;
+        let entries = asset.entries(wanted)?;
+        assets.push(describe(&asset));
+        Ok(entries)
+    })
+}
+
 /// An encoder by manifest name, by folder, from the hub (`hub:owner/name`), or a toy; the side of an encoder of pictures may follow as `@side`.
 pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -> Result<Box<dyn Encoder>, Error> {
     let (base, _) = encode::split_side(name);
@@ -139,13 +150,16 @@ pub fn encoder(name: &str, assets: &mut Vec<Value>, watch: &dyn asset::Report) -
     }
     if base.starts_with(asset::HUB) {
         let found = asset::repository(base, watch)?;
-        assets.push(json!({"asset": found.name, "version": found.commit, "source": "hub", "pinned": false,
-                           "sha256": found.sha256}));
+        assets.push(of_hub(&found));
         return Ok(encode::load(name, &found.dir, None)?);
     }
     let asset = asset::ensure(base, watch)?;
     assets.push(describe(&asset));
     Ok(encode::load(name, &asset.dir, None)?)
+}
+
+fn of_hub(found: &asset::Fetched) -> Value {
+    json!({"asset": found.name, "version": found.commit, "source": "hub", "pinned": false, "sha256": found.sha256})
 }
 
 /// The victim as a table of vectors that somebody else made, in the order of the corpus's lines or pictures.

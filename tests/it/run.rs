@@ -68,7 +68,7 @@ batch = 16
 slots = 3
 rounds = 2
 beam = 2
-feedback = false
+feedback = "withheld"
 [[attack]]
 kind = "best_of"
 [[attack]]

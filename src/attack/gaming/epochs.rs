@@ -194,11 +194,7 @@ pub fn averaging(rows: &Embeddings, trials: usize, root: u64) -> Result<Vec<Aver
     for trial in 0..trials {
         for inside in [0, 1] {
             let mut rng = seed::stream(root, "averaging", &format!("{trial} {inside}"));
-            let target = field.sample(1, &mut rng);
-            let mut own = field.sample(OWN, &mut rng);
-            if inside == 1 {
-                own.row_mut(0).copy_from_slice(target.row(0));
-            }
+            let (target, own) = field.world(inside == 1, &mut rng);
             let probe = channel::histogram(&field.catalogue, &target);
             let rest = channel::histogram(&field.catalogue, &own.select(&(1..OWN).collect::<Vec<_>>()));
             let clean = channel::histogram(&field.catalogue, &own);

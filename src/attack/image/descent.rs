@@ -7,7 +7,7 @@ use crate::attack::adapt::Adaptation;
 use crate::attack::{Error, Progress, Surrogate, View};
 use crate::encode::{Embeddings, Encoder, WhiteBox};
 use crate::nn::image_ops::{Filter, resample};
-use crate::nn::{self, AdamW, Fitting, Training, kernel};
+use crate::nn::{self, AdamW, Fitting, Params, Training, kernel};
 use crate::seed;
 use candle_core::{Device, Tensor};
 use rand::RngExt;
@@ -17,6 +17,9 @@ pub(super) struct Descent<'a> {
     view: &'a View<'a>,
     adaptation: Adaptation<'a>,
     victim: &'a dyn WhiteBox,
+    /// Mean of the auxiliary vectors, and of what is released of them without noise.
+    centre: Vec<f32>,
+    offset: Vec<f32>,
     witness: Option<Witness<'a>>,
     side: usize,
 }
@@ -59,6 +62,23 @@ impl Pull<'_> {
         })?;
         gradient.iter_mut().zip(own).for_each(|(g, own)| *g += own);
         Ok(misses)
+    }
+}
+
+/// How pictures are moved pixel by pixel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refinement {
+    /// Steps.
+    pub(super) steps: usize,
+    /// Largest change of a value of `[0, 1]` in a step.
+    pub(super) lr: f64,
+    /// Weight of the total variation.
+    pub(super) tv: f64,
+}
+
+impl Default for Refinement {
+    fn default() -> Self {
+        Self { steps: 100, lr: 0.003, tv: 2.0 }
     }
 }
 
@@ -105,11 +125,12 @@ impl<'a> Descent<'a> {
             Some(Surrogate { encoder, clean }) => Some(Witness {
                 network: open(encoder)?,
                 map: Map::choose(view, &adaptation, clean, task, progress)?,
-                centre: clean.mean().into_iter().map(|v| v as f32).collect(),
+                centre: mean(clean),
                 weight: surrogate as f32,
             }),
         };
-        Ok(Self { view, adaptation, victim, witness, side: pixels.side() })
+        let (centre, offset) = (mean(view.clean), mean(&adaptation.signal("centre")?));
+        Ok(Self { view, adaptation, victim, centre, offset, witness, side: pixels.side() })
     }
 
     /// Steps of at most `lr` in each parameter, towards pictures of their own: nothing is shared that could be clipped or decay.
@@ -140,8 +161,8 @@ impl<'a> Descent<'a> {
     pub(super) fn pulls(&self, targets: &Embeddings) -> Result<Vec<Pull<'_>>, Error> {
         let victim = Pull {
             network: self.victim,
-            targets: targets.clone(),
-            centre: vec![0.0; targets.dim()],
+            targets: self.adaptation.denoise(targets).about(&self.offset),
+            centre: self.centre.clone(),
             weight: self.trust() as f32,
         };
         let mut pulls = vec![victim];
@@ -186,6 +207,46 @@ impl<'a> Descent<'a> {
         failure.map_or(Ok(seen_by_victim), Err)
     }
 
+    /// Moves pictures towards their releases by corrections at three scales, coarse structure first; returns them with the
+    /// victim's mean misfit on the way.
+    pub(super) fn refine(
+        &self,
+        start: &Pixels,
+        targets: &Embeddings,
+        how: Refinement,
+        rng: &mut seed::Stream,
+        progress: &dyn Progress,
+    ) -> Result<(Pixels, Vec<f64>), Error> {
+        let (n, side) = (start.len(), self.side);
+        let start = Tensor::from_slice(start.values(), (n, side, side, 3), &Device::Cpu).map_err(nn::Error::from)?;
+        let mut params = Params::default();
+        let scales: Vec<usize> = [4, 2, 1].into_iter().map(|by| (side / by).max(1)).collect();
+        for &scale in &scales {
+            params.constant(&[n, scale, scale, 3], 0.0);
+        }
+        let compose = |p: &[Tensor]| -> Result<Tensor, nn::Error> {
+            let mut x = start.clone();
+            for (level, &scale) in p.iter().zip(&scales) {
+                let up = Filter::resize(scale, side);
+                x = (x + resample(level, &up, &up)?)?;
+            }
+            Ok(x)
+        };
+        let mut fitting = Fitting::new(params, Self::training(how.steps, how.lr))?;
+        let (pulls, smooth) = (self.pulls(targets)?, how.tv * self.trust().max(0.1));
+        let mut misfits = Vec::new();
+        for _ in 0..how.steps {
+            if progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let misses = self.step(&mut fitting, &pulls, rng, compose, |_, x| natural(x, smooth))?;
+            misfits.push(misses.iter().map(|&m| f64::from(m)).sum::<f64>() / n as f64);
+        }
+        let tensors = fitting.averaged().tensors()?;
+        let x = compose(&tensors)?.clamp(0.0_f32, 1.0).and_then(|x| x.flatten_all()?.to_vec1());
+        Ok((Pixels::new(side, x.map_err(nn::Error::from)?), misfits))
+    }
+
     /// Mean cosine of each picture's changed copies to its release.
     pub(super) fn agreement(&self, pixels: &Pixels, targets: &Embeddings, task: &str) -> Result<Vec<f64>, Error> {
         const LOOKS: usize = 4;
@@ -207,4 +268,18 @@ impl<'a> Descent<'a> {
         }
         Ok(total)
     }
+}
+
+fn mean(rows: &Embeddings) -> Vec<f32> {
+    rows.mean().into_iter().map(|v| v as f32).collect()
+}
+
+/// Total variation, and a wall at the ends of `[0, 1]`; summed over pictures, so that one does not weigh on another.
+fn natural(x: &Tensor, tv: f64) -> Result<Tensor, nn::Error> {
+    let &[_, h, w, c] = x.dims() else { return Err(nn::Error::Shape("pictures have four dimensions".to_owned())) };
+    let down = (x.narrow(1, 1, h - 1)? - x.narrow(1, 0, h - 1)?)?.abs()?.sum_all()?;
+    let right = (x.narrow(2, 1, w - 1)? - x.narrow(2, 0, w - 1)?)?.abs()?.sum_all()?;
+    let wall = (x.affine(1.0, -1.0)?.relu()?.sqr()?.sum_all()? + x.neg()?.relu()?.sqr()?.sum_all()?)?;
+    let each = (h * w * c) as f64;
+    Ok((((down + right)? * (tv / each))? + (wall * (10.0 / each))?)?)
 }

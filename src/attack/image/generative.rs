@@ -2,7 +2,7 @@
 
 use super::Pixels;
 use super::autoencoder::{self, Autoencoder};
-use super::descent::Descent;
+use super::descent::{Descent, Refinement};
 use super::flow::{self, Condition, Flow};
 use super::kept::Prior;
 use crate::attack::text::lexicon;
@@ -23,8 +23,8 @@ const WAVE: usize = 32;
 /// Codes `z` of an autoencoder of the attacker's own pictures are sampled from a rectified flow given the leading
 /// directions of the denoised release, trained on fresh releases; of `samples` pictures and the nearest auxiliary one, as the
 /// decoder draws it, that of highest noise-aware likelihood is kept. Then `steps` of descent on `z` lower
-/// `1 - cos(E(a(D(z))), y)` over random changes `a`, like [`Invert`](super::invert::Invert), but inside what the decoder `D`
-/// can draw; `prior |z|^2 / 2` is added.
+/// `1 - cos(E(a(D(z))) - m, y' - m)` over random changes `a`, like [`Invert`](super::invert::Invert), but inside what the decoder `D`
+/// can draw; `prior |z|^2 / 2` is added. `polish` steps on the pixels end it, towards what no code draws.
 ///
 /// # Errors
 /// With `steps`, when the victim has no exact gradient.
@@ -58,6 +58,8 @@ pub struct Generative {
     pub lr: f64,
     /// Weight of the code's own probability.
     pub prior: f64,
+    /// Steps of descent on the pixels after that on the code, as in [`Invert`](super::invert::Invert); 0 for none.
+    pub polish: usize,
     /// Weight of the surrogate's misfit beside the victim's, where the study names a surrogate.
     pub surrogate: f64,
 }
@@ -73,11 +75,12 @@ impl Default for Generative {
             prior_adapt_steps: 400,
             flow_steps: 2000,
             directions: 128,
-            samples: 16,
+            samples: 48,
             steps: 100,
             lr: 0.1,
             prior: 1e-4,
-            surrogate: 0.5,
+            polish: 150,
+            surrogate: 0.3,
         }
     }
 }
@@ -223,19 +226,28 @@ impl Fitted<'_> {
         let codes = self.sampled(released, &mut rng)?;
         let mut drawn = self.prior.decode(&codes)?;
         let mut scores = self.descent.agreement(&drawn, released, name)?;
-        if self.params.steps == 0 {
-            return Ok((drawn, scores));
-        }
-        let ends = self.prior.decode(&self.moved(&codes, released, &mut rng, progress)?)?;
-        let each = ends.each();
-        let mut values = drawn.values().to_vec();
-        for (i, score) in self.descent.agreement(&ends, released, name)?.into_iter().enumerate() {
-            if score > scores[i] {
-                scores[i] = score;
-                values[i * each..(i + 1) * each].copy_from_slice(ends.row(i));
+        let mut prefer = |drawn: &mut Pixels, ends: &Pixels| -> Result<(), Error> {
+            let each = ends.each();
+            let mut values = drawn.values().to_vec();
+            for (i, score) in self.descent.agreement(ends, released, name)?.into_iter().enumerate() {
+                if score > scores[i] {
+                    scores[i] = score;
+                    values[i * each..(i + 1) * each].copy_from_slice(ends.row(i));
+                }
             }
+            *drawn = Pixels::new(ends.side(), values);
+            Ok(())
+        };
+        let Generative { steps, polish, .. } = self.params;
+        if steps > 0 {
+            let ends = self.prior.decode(&self.moved(&codes, released, &mut rng, progress)?)?;
+            prefer(&mut drawn, &ends)?;
         }
-        drawn = Pixels::new(drawn.side(), values);
+        if polish > 0 {
+            let how = Refinement { steps: polish, ..Refinement::default() };
+            let (ends, _) = self.descent.refine(&drawn, released, how, &mut rng, progress)?;
+            prefer(&mut drawn, &ends)?;
+        }
         Ok((drawn, scores))
     }
 }
@@ -249,7 +261,7 @@ impl Inverter for Fitted<'_> {
             let name = format!("{task} wave {}", wave[0]);
             let (drawn, scores) = self.draw(&released.select(wave), &name, progress)?;
             guesses.extend(scores.into_iter().enumerate().map(|(i, score)| Guess {
-                queries: self.params.samples + self.params.steps,
+                queries: self.params.samples + self.params.steps + self.params.polish,
                 ..Guess::drawn(drawn.picture(i), score)
             }));
         }

@@ -1,14 +1,11 @@
 //! White-box inversion: descending through the victim encoder to a picture whose vector is the release.
 
 use super::Pixels;
-use super::descent::Descent;
+use super::descent::{Descent, Refinement};
 use crate::attack::text::lexicon;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
-use crate::nn::image_ops::{Filter, resample};
-use crate::nn::{self, Fitting, Params};
 use crate::seed;
-use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Pictures that are optimised together.
@@ -20,8 +17,8 @@ const POINTS: usize = 10;
 /// by.
 ///
 /// # Formula
-/// `min_x mean_a (1 - cos(E(a(x)), y)) + tv TV(x) + range(x)` over random small shifts, zooms and mirror images `a`, from
-/// the `starts` auxiliary pictures of highest likelihood. `x` is the start plus corrections at `side / 4`, `side / 2` and
+/// `min_x mean_a (1 - cos(E(a(x)) - m, y' - m)) + tv TV(x) + range(x)` over random small shifts, zooms and mirror images `a`,
+/// `y'` the denoised release and `m` the mean of the auxiliary vectors, from the `starts` auxiliary pictures of highest likelihood. `x` is the start plus corrections at `side / 4`, `side / 2` and
 /// `side` pixels, so that coarse structure moves first. Of all ends, the one whose vector agrees best with the release over
 /// further changes `a` is the guess. With noise of `r = sigma sqrt(d)` the pull of the release is divided by `1 + r^2`,
 /// what the noise leaves of its cosine, so that the start and the smoothness weigh more.
@@ -51,7 +48,8 @@ pub struct Invert {
 
 impl Default for Invert {
     fn default() -> Self {
-        Self { targets: 100, steps: 100, starts: 2, lr: 0.003, tv: 2.0, surrogate: 0.5 }
+        let Refinement { steps, lr, tv } = Refinement::default();
+        Self { targets: 100, steps, starts: 2, lr, tv, surrogate: 0.5 }
     }
 }
 
@@ -114,48 +112,13 @@ impl Fitted<'_> {
         task: &str,
         progress: &dyn Progress,
     ) -> Result<(Pixels, Vec<f64>), Error> {
-        let (n, side) = (wave.len(), self.pixels.side());
         let mut rng = seed::stream(self.view.seed, task, &format!("changes {} {}", wave[0].row, wave[0].start));
         let targets = released.select(&wave.iter().map(|r| r.row).collect::<Vec<_>>());
-        let start: Vec<f32> = wave.iter().flat_map(|r| self.pixels.row(r.start)).copied().collect();
-        let start = Tensor::from_vec(start, (n, side, side, 3), &Device::Cpu).map_err(nn::Error::from)?;
-        let mut params = Params::default();
-        let scales: Vec<usize> = [4, 2, 1].into_iter().map(|by| (side / by).max(1)).collect();
-        for &scale in &scales {
-            params.constant(&[n, scale, scale, 3], 0.0);
-        }
-        let compose = |p: &[Tensor]| -> Result<Tensor, nn::Error> {
-            let mut x = start.clone();
-            for (level, &scale) in p.iter().zip(&scales) {
-                let up = Filter::resize(scale, side);
-                x = (x + resample(level, &up, &up)?)?;
-            }
-            Ok(x)
-        };
-        let mut fitting = Fitting::new(params, Descent::training(self.params.steps, self.params.lr))?;
-        let (pulls, smooth) = (self.descent.pulls(&targets)?, self.params.tv * self.descent.trust().max(0.1));
-        let mut misfits = Vec::new();
-        for _ in 0..self.params.steps {
-            if progress.is_interrupted() {
-                return Err(Error::Interrupted);
-            }
-            let misses = self.descent.step(&mut fitting, &pulls, &mut rng, compose, |_, x| prior(x, smooth))?;
-            misfits.push(misses.iter().map(|&m| f64::from(m)).sum::<f64>() / n as f64);
-        }
-        let tensors = fitting.averaged().tensors()?;
-        let x = compose(&tensors)?.clamp(0.0_f32, 1.0).and_then(|x| x.flatten_all()?.to_vec1());
-        Ok((Pixels::new(side, x.map_err(nn::Error::from)?), misfits))
+        let start = wave.iter().flat_map(|r| self.pixels.row(r.start)).copied().collect();
+        let start = Pixels::new(self.pixels.side(), start);
+        let Invert { steps, lr, tv, .. } = self.params;
+        self.descent.refine(&start, &targets, Refinement { steps, lr, tv }, &mut rng, progress)
     }
-}
-
-/// Total variation, and a wall at the ends of `[0, 1]`; summed over pictures, so that one does not weigh on another.
-fn prior(x: &Tensor, tv: f64) -> Result<Tensor, nn::Error> {
-    let &[_, h, w, c] = x.dims() else { return Err(nn::Error::Shape("pictures have four dimensions".to_owned())) };
-    let down = (x.narrow(1, 1, h - 1)? - x.narrow(1, 0, h - 1)?)?.abs()?.sum_all()?;
-    let right = (x.narrow(2, 1, w - 1)? - x.narrow(2, 0, w - 1)?)?.abs()?.sum_all()?;
-    let wall = (x.affine(1.0, -1.0)?.relu()?.sqr()?.sum_all()? + x.neg()?.relu()?.sqr()?.sum_all()?)?;
-    let each = (h * w * c) as f64;
-    Ok((((down + right)? * (tv / each))? + (wall * (10.0 / each))?)?)
 }
 
 impl Inverter for Fitted<'_> {

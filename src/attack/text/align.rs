@@ -83,6 +83,12 @@ impl Default for Align {
 }
 
 impl Align {
+    /// The search that goes on where the alignment ends, if one does.
+    pub fn search(&self) -> Option<Search> {
+        let (queries, decoder) = (self.search_queries, self.decoder.clone());
+        (queries > 0).then(|| Search { queries, decoder, ..Search::default() })
+    }
+
     /// Every parameter that is out of range.
     pub fn check(&self) -> Vec<String> {
         let mut problems = self.decoder.check();
@@ -120,11 +126,7 @@ impl Attack for Align {
             Writer::train(inner, adaptation, &self.decoder, Pairing::True, progress)
         })?;
         let learning = learning_curve(&leaked, &room.clean);
-        let search = (self.search_queries > 0).then(|| Search {
-            queries: self.search_queries,
-            decoder: self.decoder.clone(),
-            ..Search::default()
-        });
+        let search = self.search();
         let asks_the_victim = self.space == Space::Victim;
         let Self { nearest, fluency, .. } = *self;
         Ok(Box::new(Fitted { room, channel, writer, learning, search, nearest, fluency, asks_the_victim }))

@@ -55,8 +55,21 @@ pub struct Corrector {
     pub temperature: f64,
     /// Steps without a better guess after which it stops.
     pub patience: usize,
-    /// `false` hides the vector of the present guess: what is left is the decoder with a text to copy from.
-    pub feedback: bool,
+    /// What it sees of the vector of the present guess; anything but `read` is an ablation.
+    pub feedback: Feedback,
+}
+
+/// What a corrector sees of the vector of its own guess.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feedback {
+    /// All of it.
+    #[default]
+    Read,
+    /// It learned to read it, and finds zeros in its place when it attacks: what the trained model owes to it.
+    Zeroed,
+    /// It never saw it, not in training either: what is left is the decoder with a text to copy from.
+    Withheld,
 }
 
 impl Default for Corrector {
@@ -76,7 +89,7 @@ impl Default for Corrector {
             samples: 24,
             temperature: 0.8,
             patience: 8,
-            feedback: true,
+            feedback: Feedback::Read,
         }
     }
 }
@@ -122,7 +135,8 @@ impl Attack for Corrector {
         let mut curves = writer.curves().to_vec();
         curves.push(trained.curve);
         let origin = [writer.origin(), trained.origin].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
-        Ok(Box::new(Fitted { view, adaptation, writer, model: trained.model, params: self.clone(), curves, origin }))
+        let mender = Mender::new(trained.model, self);
+        Ok(Box::new(Fitted { view, adaptation, writer, mender, params: self.clone(), curves, origin }))
     }
 }
 
@@ -224,15 +238,21 @@ impl Corrector {
         let params = Decoder { steps: self.steps, batch: self.batch, unconditional: 0.0, ..self.decoder.clone() };
         let source = if view.pipeline.is_identity() { Source::Clean } else { Source::Released(adaptation) };
         let tokenizer = writer.tokenizer()?;
-        let pieces = tokenizer.to_json()?;
-        let kept = Kept::find(&self.pretrained, view.encoder.info(), Role::Corrector)?;
-        let kept = kept.filter(|kept| kept.tokenizer.to_json().is_ok_and(|own| own == pieces));
+        let kept = kept(&self.pretrained, view, writer)?;
         let (origin, weights) = kept.as_ref().map(|k| (k.origin(), k.record.weights.clone())).unzip();
         // The writer was tuned already, but the corrector learns to read inputs that no writer knows.
         let lr = LEARNING * self.decoder.lr * if kept.is_some() { TUNING } else { 1.0 };
         let course = Course { view, params: &params, pairing: Pairing::True, source, steps: self.steps, lr };
-        let learned =
-            Self { targets: 0, rounds: 0, beam: 0, samples: 0, temperature: 0.0, patience: 0, ..self.clone() };
+        let learned = Self {
+            targets: 0,
+            rounds: 0,
+            beam: 0,
+            samples: 0,
+            temperature: 0.0,
+            patience: 0,
+            feedback: self.feedback.learned(),
+            ..self.clone()
+        };
         let basis = (writer.origin(), weights);
         let name = format!("corrector\u{0}{}\u{0}{learned:?}\u{0}{basis:?}\u{0}v3", view.fingerprint);
         let model = kept.map_or_else(|| self.start(view, writer), |kept| Ok(kept.model))?;
@@ -270,7 +290,7 @@ impl Corrector {
             }
         }
         let drafts = texts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
-        Ok(Reading { drafts, vectors, feedback: self.feedback })
+        Ok(Reading { drafts, vectors, feedback: self.feedback.learned() })
     }
 
     /// The writer's weights in a model that reads a guess and how far off it is.
@@ -292,7 +312,7 @@ impl Corrector {
 pub(super) struct Reading {
     drafts: Vec<Vec<u32>>,
     vectors: Embeddings,
-    feedback: bool,
+    feedback: Feedback,
 }
 
 impl Reading {
@@ -307,10 +327,20 @@ impl Reading {
     }
 }
 
-/// `[e, e - e_h]` with coordinates of about one; without feedback the second half is zero.
+impl Feedback {
+    /// What it was trained on.
+    const fn learned(self) -> Self {
+        match self {
+            Self::Zeroed => Self::Read,
+            other => other,
+        }
+    }
+}
+
+/// `[e, e - e_h]` with coordinates of about one; `e_h` is zero, or the difference is, where the feedback says so.
 ///
 /// Vec2text reads `e_h` too. It is the difference of these two, so the first layer, which is linear, has it already.
-fn pair(target: &[f32], guess: &[f32], feedback: bool) -> Vec<f32> {
+fn pair(target: &[f32], guess: &[f32], feedback: Feedback) -> Vec<f32> {
     let d = target.len();
     let unit = |v: &[f32]| -> Vec<f32> {
         let norm = v.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -318,15 +348,71 @@ fn pair(target: &[f32], guess: &[f32], feedback: bool) -> Vec<f32> {
     };
     let (e, h) = (unit(target), unit(guess));
     let scale = (d as f32).sqrt();
-    let difference = e.iter().zip(&h).map(|(e, h)| if feedback { (e - h) * scale } else { 0.0 });
+    let difference = e.iter().zip(&h).map(|(e, h)| match feedback {
+        Feedback::Read => (e - h) * scale,
+        Feedback::Zeroed => e * scale,
+        Feedback::Withheld => 0.0,
+    });
     e.iter().map(|v| v * scale).chain(difference).collect()
+}
+
+/// The kept corrector, where there is one that writes the writer's pieces.
+fn kept(choice: &str, view: &View, writer: &Writer) -> Result<Option<Kept>, Error> {
+    let pieces = writer.tokenizer()?.to_json()?;
+    let kept = Kept::find(choice, view.encoder.info(), Role::Corrector)?;
+    Ok(kept.filter(|kept| kept.tokenizer.to_json().is_ok_and(|own| own == pieces)))
+}
+
+/// A trained corrector and how it is asked for rewrites.
+pub(super) struct Mender {
+    model: Model,
+    feedback: Feedback,
+    beam: usize,
+    samples: usize,
+    temperature: f64,
+}
+
+impl Mender {
+    fn new(model: Model, params: &Corrector) -> Self {
+        let Corrector { feedback, beam, samples, temperature, .. } = *params;
+        Self { model, feedback, beam, samples, temperature }
+    }
+
+    /// The corrector before any training.
+    #[cfg(test)]
+    pub(super) fn untrained(params: &Corrector, view: &View, writer: &Writer) -> Result<Self, Error> {
+        Ok(Self::new(params.start(view, writer)?, params))
+    }
+
+    /// The kept corrector as it is, for attackers that have no training of their own to spend on it; `choice` is as in
+    /// [`Corrector::pretrained`].
+    pub(super) fn kept(choice: &str, view: &View, writer: &Writer) -> Result<Option<Self>, Error> {
+        Ok(kept(choice, view, writer)?.map(|kept| Self::new(kept.model, &Corrector::default())))
+    }
+
+    /// Rewrites of a text, given the denoised release and the text's own vector: the likeliest, then some drawn.
+    pub(super) fn rewrite(
+        &self,
+        writer: &Writer,
+        denoised: &[f32],
+        (text, vector): (&str, &[f32]),
+        rng: &mut seed::Stream,
+    ) -> Result<Vec<String>, Error> {
+        let cond = pair(denoised, vector, self.feedback);
+        let given = writer.encode(text)?;
+        let most = writer.config().max_len_tokens;
+        let mut found = self.model.beam_after(&cond, &given, self.beam, most)?;
+        let how = Sampling { temperature: self.temperature, top_p: 0.95, ..Sampling::default() };
+        found.extend(self.model.sample_after(&cond, &given, self.samples, &how, most, rng)?);
+        found.iter().map(|h| writer.decode(&h.tokens)).collect()
+    }
 }
 
 struct Fitted<'a> {
     view: &'a View<'a>,
     adaptation: Adaptation<'a>,
     writer: Writer,
-    model: Model,
+    mender: Mender,
     params: Corrector,
     curves: Vec<Curve>,
     origin: Option<String>,
@@ -395,7 +481,8 @@ impl Fitted<'_> {
             let before = best.score;
             let mut written = Vec::new();
             for attempt in &beam {
-                written.extend(self.rewrite(denoised, attempt, rng)?);
+                let draft = (attempt.text.as_str(), attempt.vector.as_slice());
+                written.extend(self.mender.rewrite(&self.writer, denoised, draft, rng)?);
             }
             beam.extend(self.embed(y, written, &mut seen, &mut queries)?);
             rank(&mut beam, self.params.beam);
@@ -407,16 +494,6 @@ impl Fitted<'_> {
         let Some(best) = beam.into_iter().next() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
         trace.push((queries, super::search::cosine(y, &best.vector)));
         Ok(Guess { queries, trace, ..Guess::new(best.text, best.score) })
-    }
-
-    fn rewrite(&self, denoised: &[f32], attempt: &Attempt, rng: &mut seed::Stream) -> Result<Vec<String>, Error> {
-        let cond = pair(denoised, &attempt.vector, self.params.feedback);
-        let given = self.writer.encode(&attempt.text)?;
-        let most = self.writer.config().max_len_tokens;
-        let mut found = self.model.beam_after(&cond, &given, self.params.beam, most)?;
-        let how = Sampling { temperature: self.params.temperature, top_p: 0.95, ..Sampling::default() };
-        found.extend(self.model.sample_after(&cond, &given, self.params.samples, &how, most, rng)?);
-        found.iter().map(|h| self.writer.decode(&h.tokens)).collect()
     }
 
     fn embed(
@@ -473,8 +550,8 @@ mod tests {
         let adaptation = Adaptation::fit(&view).expect("fits");
         let writer = Writer::train(&view, &adaptation, &decoder, Pairing::True, &Quiet).expect("trains");
         let params = Corrector { decoder, slots: 2, beam: 2, rounds: 4, ..Corrector::default() };
-        let model = params.start(&view, &writer).expect("a model");
-        let fitted = Fitted { view: &view, adaptation, writer, model, params, curves: Vec::new(), origin: None };
+        let mender = Mender::untrained(&params, &view, &writer).expect("a model");
+        let fitted = Fitted { view: &view, adaptation, writer, mender, params, curves: Vec::new(), origin: None };
         let text = |i: usize| scene.records[i].text.clone();
         let (y, truth) = (scene.clean.row(7), text(7));
         let mut rng = seed::stream(1, "corrector tests", "early stop");
@@ -521,11 +598,16 @@ mod tests {
     #[test]
     fn without_feedback_the_guess_cannot_be_seen() {
         let (target, guess) = ([0.6, 0.8], [1.0, 0.0]);
-        let seen = pair(&target, &guess, true);
         let scale = 2.0_f32.sqrt();
-        for (got, want) in seen.iter().zip([0.6, 0.8, -0.4, 0.8]) {
-            assert!((got - want * scale).abs() < 1e-6, "{got} against {want}");
+        for (feedback, wanted) in [
+            (Feedback::Read, [0.6, 0.8, -0.4, 0.8]),
+            (Feedback::Zeroed, [0.6, 0.8, 0.6, 0.8]),
+            (Feedback::Withheld, [0.6, 0.8, 0.0, 0.0]),
+        ] {
+            for (got, want) in pair(&target, &guess, feedback).iter().zip(wanted) {
+                assert!((got - want * scale).abs() < 1e-6, "{feedback:?}: {got} against {want}");
+            }
         }
-        assert_eq!(pair(&target, &guess, false), pair(&target, &[0.0, 1.0], false));
+        assert_eq!(Feedback::Zeroed.learned(), Feedback::Read, "the trained model's own ablation");
     }
 }

@@ -13,7 +13,7 @@ use stitchback::contribute::edge::server::{Limits, Server};
 use stitchback::contribute::edge::{Edge, EpochRecord};
 use stitchback::contribute::message::{Body, Envelope};
 use stitchback::contribute::receipt::EdgeKey;
-use stitchback::data::{Keep, Medium, Record, asset, corpus};
+use stitchback::data::{Keep, Medium, Record, corpus};
 use stitchback::encode::{Embeddings, Encoder};
 use stitchback::run::setup;
 use stitchback::{Exit, seed};
@@ -119,9 +119,7 @@ pub(super) fn encode(encoder: &dyn Encoder, records: &[&Record]) -> Result<Embed
 
 /// Opens a corpus by name or path, fetching what is missing.
 pub(super) fn open_corpus(name: &str, watch: &ui::Terminal) -> Result<corpus::Corpus, stitchback::Error> {
-    corpus::open(name, &Keep::default(), &mut |name, wanted| -> Result<_, stitchback::Error> {
-        Ok(asset::ensure(name, watch)?.entries(wanted)?)
-    })
+    setup::corpus(name, &Keep::default(), &mut Vec::new(), watch)
 }
 
 pub(super) fn setup(args: &Setup) -> anyhow::Result<Exit> {

@@ -46,6 +46,17 @@ fn open(disk: &Shared) -> Result<Edge, Error> {
     failing(disk, usize::MAX, 0)
 }
 
+/// An edge on a new disk, with so many registered accounts.
+fn opened(accounts: u8) -> (Shared, Edge, Vec<Agent>) {
+    let disk = Shared::default();
+    let mut edge = open(&disk).expect("an empty disk");
+    let agents: Vec<Agent> = (1..=accounts).map(|i| Agent::new(&[i; 32])).collect();
+    for agent in &agents {
+        assert_eq!(one(&mut edge, agent.register(NAME)).map(|a| a.receipt), Ok(None));
+    }
+    (disk, edge, agents)
+}
+
 fn failing(disk: &Shared, fail_at: usize, eighths: usize) -> Result<Edge, Error> {
     Edge::with(charter(), key(), Box::new(Faulty { disk: Arc::clone(disk), fail_at, eighths }))
 }
@@ -98,12 +109,7 @@ fn issued(edge: &mut Edge, agent: &Agent) -> Vec<(Receipt, Vec<u8>)> {
 
 #[test]
 fn the_whole_loop_from_contribution_to_settled_request() {
-    let disk = Shared::default();
-    let mut edge = open(&disk).expect("an empty disk");
-    let agents: Vec<Agent> = (1..=3).map(|i| Agent::new(&[i; 32])).collect();
-    for agent in &agents {
-        assert_eq!(one(&mut edge, agent.register(NAME)).map(|a| a.receipt), Ok(None));
-    }
+    let (_, mut edge, agents) = opened(3);
     // Agent 1 gives 120 records of one group, agent 2 only 40, agent 3 none.
     for (agent, n) in [(1_u8, 120), (2, 40)] {
         let sealed = sealed(agent, 0, n);
@@ -161,12 +167,7 @@ fn the_whole_loop_from_contribution_to_settled_request() {
 /// Only what was paid for counts as demand, from the next epoch on, and an auditor gets the same weights.
 #[test]
 fn paid_requests_about_a_topic_raise_its_weight() {
-    let disk = Shared::default();
-    let mut edge = open(&disk).expect("an empty disk");
-    let agents: Vec<Agent> = (1..=2).map(|i| Agent::new(&[i; 32])).collect();
-    for agent in &agents {
-        one(&mut edge, agent.register(NAME)).expect("new");
-    }
+    let (disk, mut edge, agents) = opened(2);
     close(&mut edge);
     let about = |cell| About { group: "pets".to_owned(), catalogue: hex(&charter().groups[0].hash()), cell };
     let operator = key();
@@ -198,9 +199,8 @@ fn paid_requests_about_a_topic_raise_its_weight() {
     // A retry gets its receipt, whatever has become of the topic since.
     let asked = agents[0].request(NAME, 3, &[10; 16], 1000, Some(about(1)));
     let first = one(&mut edge, asked.clone()).expect("enough credits");
-    let mut next = charter().groups[0].clone();
-    next.version = 2;
-    let announced = Body::Catalogue { edge: NAME.to_owned(), epoch: 3, next: Box::new(next) };
+    let next = Box::new(next_catalogue(&edge, 0, 4));
+    let announced = Body::Catalogue { edge: NAME.to_owned(), epoch: 3, next };
     one(&mut edge, Envelope::seal(&announced, operator.operator())).expect("the edge's own word");
     close(&mut edge);
     let again = one(&mut edge, asked).expect("answered before");
@@ -274,9 +274,8 @@ fn bad_contributions_are_refused_with_a_reason_and_change_nothing() {
 
 #[test]
 fn a_budget_runs_out() {
-    let mut edge = open(&Shared::default()).expect("an empty disk");
-    let agent = Agent::new(&[1; 32]);
-    one(&mut edge, agent.register(NAME)).expect("new");
+    let (_, mut edge, agents) = opened(1);
+    let agent = &agents[0];
     // 30 epsilon in all, 4 each time.
     let answers: Vec<bool> =
         (0..9).map(|i| one(&mut edge, agent.contribute(NAME, 0, &sealed(1, 0, 20 + i))).is_ok()).collect();
@@ -411,9 +410,8 @@ fn an_auditor_finds_one_altered_value_and_a_rolled_back_journal() {
 
 #[test]
 fn no_byte_run_of_a_release_is_in_any_receipt() {
-    let mut edge = open(&Shared::default()).expect("an empty disk");
-    let agent = Agent::new(&[1; 32]);
-    one(&mut edge, agent.register(NAME)).expect("new");
+    let (_, mut edge, agents) = opened(1);
+    let agent = &agents[0];
     let shield = Shield {
         budget: Budget::new(1.0).expect("in range"),
         pipeline: Some(Pipeline::parse("clip(l2=1) | gaussian(sigma=1)").expect("valid")),
@@ -426,7 +424,7 @@ fn no_byte_run_of_a_release_is_in_any_receipt() {
     let value = serde_json::to_value(&sealed).expect("plain");
     let release: Vec<Vec<i16>> = serde_json::from_value(value["release"].clone()).expect("numbers");
     assert_eq!(release.len(), 40);
-    let tokens: Vec<u8> = issued(&mut edge, &agent).into_iter().flat_map(|t| t.1).collect();
+    let tokens: Vec<u8> = issued(&mut edge, agent).into_iter().flat_map(|t| t.1).collect();
     for row in &release {
         let big: Vec<u8> = row.iter().flat_map(|v| v.to_be_bytes()).collect();
         let little: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -454,12 +452,7 @@ fn next_catalogue(edge: &Edge, group: usize, cells: usize) -> Catalogue {
 
 #[test]
 fn a_catalogue_is_frozen_within_its_epoch_and_its_mass_goes_on_in_the_next() {
-    let disk = Shared::default();
-    let mut edge = open(&disk).expect("an empty disk");
-    let agents: Vec<Agent> = (1..=3).map(|i| Agent::new(&[i; 32])).collect();
-    for agent in &agents {
-        one(&mut edge, agent.register(NAME)).expect("new");
-    }
+    let (disk, mut edge, agents) = opened(3);
     let operator = key();
     let announce = |epoch: u64, next: Catalogue, by: &ed25519_dalek::SigningKey| {
         Envelope::seal(&Body::Catalogue { edge: NAME.to_owned(), epoch, next: Box::new(next) }, by)

@@ -1,4 +1,4 @@
-//! The model hub, through its own client library.
+//! The hub of models and data sets, through its own client library.
 //!
 //! The library has no timeouts, so each file is fetched on a thread of its own and abandoned when it stays silent: a
 //! machine without network must fall through to the next source in seconds, not hang.
@@ -17,6 +17,7 @@ use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::manifest::Hub;
+use super::repository::DATASETS;
 use super::{Error, Report};
 
 /// The first answer must come within this time.
@@ -59,10 +60,18 @@ impl Steps {
     }
 }
 
+fn repo(hub: &Hub) -> Repo {
+    let (id, kind) = match hub.id.strip_prefix(DATASETS) {
+        Some(id) => (id, RepoType::Dataset),
+        None => (hub.id.as_str(), RepoType::Model),
+    };
+    Repo::with_revision(id.to_owned(), kind, hub.revision.clone())
+}
+
 /// The commit behind the revision, and the files of it.
 pub(super) fn files(hub: &Hub) -> Result<(String, BTreeSet<String>), Error> {
     let (send, heard) = mpsc::channel();
-    let repo = Repo::with_revision(hub.id.clone(), RepoType::Model, hub.revision.clone());
+    let repo = repo(hub);
     thread::spawn(move || {
         let mut builder = ApiBuilder::new().with_progress(false);
         if let Ok(endpoint) = std::env::var(ENDPOINT) {
@@ -84,8 +93,7 @@ pub(super) fn download(hub: &Hub, file: &str, limit: u64, work: &Path, report: &
     let (events, heard) = mpsc::channel();
     let abandoned = Arc::new(AtomicBool::new(false));
     let steps = Steps { events: events.clone(), abandoned: Arc::clone(&abandoned) };
-    let (repo, name, folder) =
-        (Repo::with_revision(hub.id.clone(), RepoType::Model, hub.revision.clone()), file.to_owned(), work.join("hub"));
+    let (repo, name, folder) = (repo(hub), file.to_owned(), work.join("hub"));
     thread::spawn(move || {
         let mut builder = ApiBuilder::from_cache(Cache::new(folder)).with_progress(false);
         if let Ok(endpoint) = std::env::var(ENDPOINT) {

@@ -1,4 +1,5 @@
-//! Encoders straight from the model hub, by name: `hub:owner/name` or `hub:owner/name@revision`.
+//! Encoders and corpora straight from the hub, by name: `hub:owner/name` for a model, `hub:datasets/owner/name` for the
+//! Parquet parts of a data set, either with an `@revision`.
 //!
 //! They have no manifest: nobody has vouched for their bytes or their licence. What was fetched once is kept with the commit
 //! that it came from and the digests that it had, and is used from then on without the network.
@@ -14,8 +15,12 @@ use std::path::{Component, Path, PathBuf};
 
 /// What a name begins with that stands for a repository of the hub.
 pub const PREFIX: &str = "hub:";
+/// What stands before owner and name of a data set.
+pub(super) const DATASETS: &str = "datasets/";
 /// Largest configuration or tokenizer, and largest file of weights.
 const CAPS: (u64, u64) = (64 << 20, 8 << 30);
+/// No further part of a data set is fetched after so many bytes: no study reads as many records.
+const ENOUGH: u64 = 1 << 30;
 /// What was fetched, beside the files.
 const RECORD: &str = "stitchback.json";
 /// Files of a module's folder that an encoder may need.
@@ -33,10 +38,10 @@ const FILES: [&str; 11] = [
     "sentence_xlnet_config.json",
 ];
 
-/// An encoder of the hub, on this disk.
+/// An encoder or a corpus of the hub, on this disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
-    /// `hub:owner/name@revision`.
+    /// Its name with the revision.
     pub name: String,
     /// The commit that the files come from.
     pub commit: String,
@@ -47,13 +52,13 @@ pub struct Fetched {
     pub dir: PathBuf,
 }
 
-/// The sentence-transformers folder behind `hub:owner/name[@revision]`, from the cache or else from the hub.
+/// The sentence-transformers folder, or the folder of Parquet parts, behind a name of the hub: from the cache or else from the hub.
 ///
-/// `HF_ENDPOINT` names a mirror.
+/// Of a data set the parts of its `train` split are fetched, where it has one, until there are 1 GiB of them. `HF_ENDPOINT` names a mirror.
 ///
 /// # Errors
-/// A name that is none, forbidden network, a hub that does not answer or has no such model, a model that is no
-/// sentence-transformers folder with safetensors weights.
+/// A name that is none, forbidden network, a hub that does not answer or has no such repository, a model that is no
+/// sentence-transformers folder with safetensors weights, a data set without Parquet files.
 pub fn repository(name: &str, report: &dyn Report) -> Result<Fetched, Error> {
     let (id, revision) = split(name)?;
     let cache = Cache::from_env()?;
@@ -71,31 +76,10 @@ pub fn repository(name: &str, report: &dyn Report) -> Result<Fetched, Error> {
     report.message(&format!("{name}: asking the model hub"));
     let (commit, listed) = hub::files(&Hub { id: id.to_owned(), revision: revision.to_owned() })?;
     let source = Hub { id: id.to_owned(), revision: commit.clone() };
-    let get = |file: &str| -> Result<(), Error> {
-        let cap = if Path::new(file).extension().is_some_and(|e| e == "safetensors") { CAPS.1 } else { CAPS.0 };
-        let path = hub::download(&source, file, cap, &staging.download, report)?;
-        staging.adopt(file, &path)
-    };
-    let refused = |why: String| Error::Container { file: name.to_owned(), why };
-    if !listed.contains("modules.json") {
-        return Err(refused("it has no `modules.json`: not a sentence-transformers model".to_owned()));
-    }
-    get("modules.json")?;
-    let modules = modules(&staging.asset.join("modules.json")).map_err(refused)?;
-    let candidates = std::iter::once("config_sentence_transformers.json".to_owned())
-        .chain(modules.iter().flat_map(|folder| FILES.map(|file| format!("{folder}{file}"))));
-    let wanted: Vec<String> = candidates.filter(|file| listed.contains(file)).collect();
-    if !wanted.iter().any(|file| file.ends_with("model.safetensors")) {
-        return Err(refused(
-            "it has no `model.safetensors`, and pickled weights are never opened; convert it with `save_pretrained`"
-                .to_owned(),
-        ));
-    }
-    for file in &wanted {
-        get(file)?;
-    }
+    let source = Source { name, hub: &source, listed: &listed, staging: &staging, report };
+    let fetched = if id.starts_with(DATASETS) { source.parts()? } else { source.model()? };
     let mut sha256 = BTreeMap::new();
-    for file in wanted.into_iter().chain(["modules.json".to_owned()]) {
+    for file in fetched {
         let stamp = stamp_of(&staging.asset.join(&file))?;
         sha256.insert(file, stamp.sha256);
     }
@@ -109,7 +93,78 @@ pub fn repository(name: &str, report: &dyn Report) -> Result<Fetched, Error> {
     Ok(fetched)
 }
 
-/// Owner and name, and the revision (`main` unless given).
+/// A repository that is being fetched.
+struct Source<'a> {
+    name: &'a str,
+    hub: &'a Hub,
+    listed: &'a BTreeSet<String>,
+    staging: &'a Staging,
+    report: &'a dyn Report,
+}
+
+impl Source<'_> {
+    fn get(&self, file: &str, cap: u64, place: &str) -> Result<(), Error> {
+        let path = hub::download(self.hub, file, cap, &self.staging.download, self.report)?;
+        self.staging.adopt(place, &path)
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::Container { file: self.name.to_owned(), why: why.to_owned() }
+    }
+
+    /// Fetches what an encoder is read from; returns the files' names.
+    fn model(&self) -> Result<Vec<String>, Error> {
+        if !self.listed.contains("modules.json") {
+            return Err(self.refused(
+                "it has no `modules.json`: not a sentence-transformers model; a data set is named `hub:datasets/owner/name`",
+            ));
+        }
+        self.get("modules.json", CAPS.0, "modules.json")?;
+        let modules = modules(&self.staging.asset.join("modules.json")).map_err(|why| self.refused(&why))?;
+        let candidates = std::iter::once("config_sentence_transformers.json".to_owned())
+            .chain(modules.iter().flat_map(|folder| FILES.map(|file| format!("{folder}{file}"))));
+        let mut wanted: Vec<String> = candidates.filter(|file| self.listed.contains(file)).collect();
+        if !wanted.iter().any(|file| file.ends_with("model.safetensors")) {
+            return Err(self.refused(
+                "it has no `model.safetensors`, and pickled weights are never opened; convert it with `save_pretrained`",
+            ));
+        }
+        for file in &wanted {
+            let cap = if file.ends_with(".safetensors") { CAPS.1 } else { CAPS.0 };
+            self.get(file, cap, file)?;
+        }
+        wanted.push("modules.json".to_owned());
+        Ok(wanted)
+    }
+
+    /// Fetches Parquet parts, side by side in one folder; returns their names there.
+    fn parts(&self) -> Result<Vec<String>, Error> {
+        let parquet = |file: &&String| Path::new(file).extension().is_some_and(|e| e == "parquet");
+        let mut parts: Vec<&String> = self.listed.iter().filter(parquet).collect();
+        if parts.iter().any(|part| part.contains("train")) {
+            parts.retain(|part| part.contains("train"));
+        }
+        if parts.is_empty() {
+            return Err(self.refused("it has no Parquet file; name a folder with its files instead"));
+        }
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        for part in &parts {
+            if bytes >= ENOUGH {
+                let (have, all) = (names.len(), parts.len());
+                self.report.message(&format!("{}: the first {have} of {all} parts are used", self.name));
+                break;
+            }
+            let place = part.replace('/', "--");
+            self.get(part, CAPS.1, &place)?;
+            let path = self.staging.asset.join(&place);
+            bytes += fs::metadata(&path).map_err(Error::io(&path))?.len();
+            names.push(place);
+        }
+        Ok(names)
+    }
+}
+
+/// Owner and name, after `datasets/` for a data set, and the revision (`main` unless given).
 fn split(name: &str) -> Result<(&str, &str), Error> {
     let rest = name.strip_prefix(PREFIX).unwrap_or(name);
     let (id, revision) = rest.split_once('@').unwrap_or((rest, "main"));
@@ -118,11 +173,15 @@ fn split(name: &str) -> Result<(&str, &str), Error> {
             && !part.starts_with('.')
             && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    let whole = id.split_once('/').is_some_and(|(owner, model)| plain(owner) && plain(model)) && plain(revision);
+    let own = id.strip_prefix(DATASETS).unwrap_or(id);
+    let whole = own.split_once('/').is_some_and(|(owner, model)| plain(owner) && plain(model)) && plain(revision);
     if whole {
         Ok((id, revision))
     } else {
-        Err(Error::Unknown { name: name.to_owned(), known: "`hub:owner/name` or `hub:owner/name@revision`".to_owned() })
+        Err(Error::Unknown {
+            name: name.to_owned(),
+            known: "`hub:owner/name` or `hub:owner/name@revision`, `hub:datasets/owner/name` for a data set".to_owned(),
+        })
     }
 }
 
@@ -161,7 +220,18 @@ mod tests {
     fn names_are_owner_slash_model_and_nothing_else() {
         assert_eq!(split("hub:a/b-c.d").expect("a name"), ("a/b-c.d", "main"));
         assert_eq!(split("hub:a/b@0f1e").expect("a name"), ("a/b", "0f1e"));
-        for wrong in ["hub:", "hub:a", "hub:a/b/c", "hub:../b", "hub:a/..", "hub:a/b@", "hub:a/b@../x", "hub:a b/c"] {
+        assert_eq!(split("hub:datasets/a/b").expect("a name"), ("datasets/a/b", "main"));
+        for wrong in [
+            "hub:",
+            "hub:a",
+            "hub:datasets/a/b/c",
+            "hub:a/b/c",
+            "hub:../b",
+            "hub:a/..",
+            "hub:a/b@",
+            "hub:a/b@../x",
+            "hub:a b/c",
+        ] {
             let error = split(wrong).expect_err(wrong).to_string();
             assert!(error.contains("`hub:owner/name`"), "{error}");
         }

@@ -5,7 +5,7 @@
 //! | `x.txt` | a line that is not blank | the line | length only |
 //! | `x.jsonl` | a line's `text` | its `document`, else its `id` | length only |
 //! | `x.parquet`, a folder of them | a picture of a row with `image` | its `id`, else the row | see `tables` |
-//! | `x.parquet` | a row's `text` | its `id`, else the row | length only |
+//! | `x.parquet`, a folder of them | a row's `text` | its `id`, else the row | length only |
 //! | a folder | a sentence of a `.txt` or `.md` file in it or below it | the file | all |
 //! | a folder | a picture in it or below it | the picture, unless a table says otherwise | see `photos` |
 //!
@@ -35,15 +35,10 @@ pub fn read(path: &Path, keep: &Keep) -> Result<Corpus, Error> {
         return folder(path, keep);
     }
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    let (unit, rules, (files, sentences)) = match extension.as_deref() {
-        Some("txt") => ("line", &Rule::LENGTH[..], (1, lines(path, plain_record)?)),
-        Some("jsonl" | "ndjson") => ("line", &Rule::LENGTH[..], (1, lines(path, json_record)?)),
-        Some("parquet") => {
-            if let Some(pictures) = tables::read(path.display().to_string(), &[path.to_path_buf()], keep)? {
-                return Ok(pictures);
-            }
-            ("line", &Rule::LENGTH[..], (1, parquet(path)?))
-        }
+    let sentences = match extension.as_deref() {
+        Some("txt") => lines(path, plain_record)?,
+        Some("jsonl" | "ndjson") => lines(path, json_record)?,
+        Some("parquet") => return table(path.display().to_string(), &[path.to_path_buf()], keep),
         _ => {
             return Err(malformed(
                 path,
@@ -52,7 +47,21 @@ pub fn read(path: &Path, keep: &Keep) -> Result<Corpus, Error> {
             ));
         }
     };
-    Corpus::build(Draft { name: path.display().to_string(), unit, files, rules, sentences }, keep)
+    Corpus::build(by_line(path.display().to_string(), 1, sentences), keep)
+}
+
+/// Texts that the owner cut: they are dropped for their length alone.
+fn by_line(name: String, files: usize, sentences: Vec<Record>) -> Draft {
+    Draft { name, unit: "line", files, rules: &Rule::LENGTH, sentences }
+}
+
+/// The pictures or else the texts of the parts of a Parquet table.
+fn table(name: String, parts: &[PathBuf], keep: &Keep) -> Result<Corpus, Error> {
+    if let Some(pictures) = tables::read(name.clone(), parts, keep)? {
+        return Ok(pictures);
+    }
+    let texts: Vec<Vec<Record>> = parts.iter().map(|part| parquet(part)).collect::<Result<_, _>>()?;
+    Corpus::build(by_line(name, parts.len(), texts.concat()), keep)
 }
 
 /// Every record of a `.txt`, `.jsonl` or `.parquet` file in order, before any rule.
@@ -192,11 +201,8 @@ fn folder(root: &Path, keep: &Keep) -> Result<Corpus, Error> {
     let name = root.display().to_string();
     if files.texts.is_empty() && files.pictures.is_empty() {
         let parts = tables::parts(root)?;
-        if let Some(first) = parts.first() {
-            let pictures = tables::read(name, &parts, keep)?;
-            return pictures.ok_or_else(|| {
-                malformed(first, None, "it has no column `image`; a folder of tables is read for its pictures")
-            });
+        if !parts.is_empty() {
+            return table(name, &parts, keep);
         }
         return Err(Error::Empty { name, why: "no .txt or .md file and no picture lies in it or below it".to_owned() });
     }

@@ -4,6 +4,7 @@ mod effect;
 mod moves;
 
 use super::bigrams::Bigrams;
+use super::corrector::Mender;
 use super::decoder::{Candidate, Decoder, Pairing, Writer};
 use super::lexicon::{self, Lexicon, Reach};
 use super::prior::{Prior, SmolLm};
@@ -28,7 +29,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Each round ranks thousands of moves (insert, replace, delete a word or a phrase, exchange neighbouring spans) by what
 /// they are expected to do to the vector, embeds the best `batch` and combinations of those that helped, learns from what
 /// it saw, and keeps a beam. When nothing gets better it looks for words in all of the lexicon; when that does not help,
-/// the decoder tells the words found so far anew, and the search goes on from there.
+/// the decoder tells the words found so far anew, the corrector mends what was found, and the search goes on from there.
 ///
 /// # Source
 /// Word-level search with re-embedding as in Zhang et al. 2025 (`ZSInvert`). Differs: proposals come from a linear reader of
@@ -56,6 +57,8 @@ pub struct Search {
     /// `smollm2-135m-instruct-q4_1`, which costs more than the encoder queries do and judges the best children of each
     /// round only.
     pub prior: String,
+    /// The trained corrector that mends sentences, as in [`super::corrector::Corrector::pretrained`]; it is used as it is kept.
+    pub corrector: String,
     /// The decoder that writes starts and judges fluency.
     pub decoder: Decoder,
 }
@@ -72,6 +75,7 @@ impl Default for Search {
             bonus: 3.0,
             fluency: 0.05,
             prior: OWN.to_owned(),
+            corrector: "auto".to_owned(),
             decoder: Decoder::default(),
         }
     }
@@ -113,6 +117,12 @@ impl Attack for Search {
     }
 
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
+        Ok(Box::new(self.open(view, progress)?))
+    }
+}
+
+impl Search {
+    fn open<'a>(&self, view: &'a View<'a>, progress: &dyn Progress) -> Result<Fitted<'a>, Error> {
         let adaptation = Adaptation::fit(view)?;
         let writer = Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?;
         let lexicon = Lexicon::fit(view, &adaptation, 12_000, Reach::Beyond)?;
@@ -125,8 +135,9 @@ impl Attack for Search {
                 what: format!("the language model `{name}`, which this view does not hold"),
             })?),
         };
+        let mender = Mender::kept(&self.corrector, view, &writer)?;
         let params = self.clone();
-        Ok(Box::new(Fitted { view, adaptation, writer, lexicon, effects, bigrams, prior, params }))
+        Ok(Fitted { view, adaptation, writer, mender, lexicon, effects, bigrams, prior, params })
     }
 }
 
@@ -134,6 +145,7 @@ struct Fitted<'a> {
     view: &'a View<'a>,
     adaptation: Adaptation<'a>,
     writer: Writer,
+    mender: Option<Mender>,
     lexicon: Lexicon,
     effects: Effects,
     bigrams: Bigrams,
@@ -206,6 +218,7 @@ impl Inverter for Fitted<'_> {
 impl Fitted<'_> {
     fn climb(&self, y: &[f32], written: &[Candidate], rng: &mut seed::Stream) -> Result<Guess, Error> {
         let p = &self.params;
+        let denoised = self.adaptation.denoise(&Embeddings::new(y.to_vec(), y.len())?);
         let retrieved = lexicon::nearest(y, self.view.clean, p.seeds);
         let mut starts: Vec<Vec<String>> =
             retrieved.iter().map(|&(i, _)| self.normal(&self.view.auxiliary[i].text)).collect();
@@ -230,7 +243,9 @@ impl Fitted<'_> {
             {
                 break;
             }
-            starts = self.retell(y, &found, rng)?.iter().map(|text| self.normal(text)).collect();
+            starts = self.mend(denoised.row(0), &found, rng)?;
+            starts.extend(self.retell(y, &found, rng)?.iter().map(|text| self.normal(text)));
+            starts.truncate(p.queries - run.queries);
             pieces.extend(self.pieces(&self.voices(&starts, &found), &mut belief));
             pieces.sort_by(|a, b| a.text.cmp(&b.text));
             pieces.dedup_by(|a, b| a.text == b.text);
@@ -238,6 +253,17 @@ impl Fitted<'_> {
         let Some(best) = found.first() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
         run.trace.push((run.queries, cosine(y, &best.vector)));
         Ok(Guess { queries: run.queries, trace: run.trace, ..Guess::new(best.text.clone(), best.score) })
+    }
+
+    /// What the corrector makes of each sentence.
+    fn mend(&self, denoised: &[f32], found: &[Hypothesis], rng: &mut seed::Stream) -> Result<Vec<Vec<String>>, Error> {
+        let Some(mender) = &self.mender else { return Ok(Vec::new()) };
+        let mut mended = Vec::new();
+        for h in found {
+            let texts = mender.rewrite(&self.writer, denoised, (&h.text, &h.vector), rng)?;
+            mended.extend(texts.iter().map(|text| self.normal(text)));
+        }
+        Ok(mended)
     }
 
     /// Rewrites the beam until nothing gets better or all queries are spent.
@@ -442,7 +468,47 @@ pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::corrector::Corrector;
     use super::*;
+    use crate::attack::Quiet;
+    use crate::attack::scene::Scene;
+
+    /// A corrector that knows nothing costs queries within the budget, and what was found before is not lost.
+    #[test]
+    fn mended_sentences_count_as_queries_and_take_part() {
+        let scene = Scene::new(120, "identity", &[]);
+        let view = scene.view();
+        let decoder = Decoder {
+            steps: 4,
+            batch: 8,
+            d_model: 16,
+            layers: 1,
+            heads: 2,
+            vocabulary: 300,
+            samples: 2,
+            ..Decoder::default()
+        };
+        let params = Search { queries: 60, beam: 2, seeds: 2, decoder, ..Search::default() };
+        let mut fitted = params.open(&view, &Quiet).expect("fits");
+        assert!(fitted.mender.is_none(), "nothing is kept for the toy encoder");
+        let untrained = Corrector { slots: 2, beam: 2, samples: 3, ..Corrector::default() };
+        fitted.mender = Some(Mender::untrained(&untrained, &view, &fitted.writer).expect("a model"));
+        let (y, text) = (scene.clean.row(7), scene.records[7].text.as_str());
+        let mut rng = seed::stream(1, "search tests", "mending");
+        let start = Hypothesis {
+            words: fitted.normal(text),
+            text: text.to_owned(),
+            vector: y.to_vec(),
+            evidence: 0.0,
+            score: 0.0,
+        };
+        let mended = fitted.mend(y, std::slice::from_ref(&start), &mut rng).expect("rewrites");
+        assert_eq!(mended.len(), 5, "two likeliest, three drawn");
+        let far = scene.clean.select(&[30]);
+        let guesses = fitted.invert(&far, "mending", &Quiet).expect("a guess");
+        assert!(guesses[0].queries <= 60 && guesses[0].score.is_finite(), "{guesses:?}");
+        assert!(guesses[0].trace.windows(2).all(|w| w[0].0 <= w[1].0), "queries only grow");
+    }
 
     #[test]
     fn a_sentence_is_rendered_with_a_capital_and_tight_marks() {
