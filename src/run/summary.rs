@@ -82,12 +82,27 @@ impl<'a> Arm<'a> {
         Ok(statistics::bootstrap(&leak_statistic(&cosine, &floor), &self.design, &mut rng).map(|b| b.estimate(None)))
     }
 
-    /// The leak on validation targets, by which the worst attacker is chosen.
-    fn rehearsed(&self) -> Option<f64> {
+    /// How it did on validation targets.
+    fn rehearsal(&self) -> Rehearsal<'_> {
+        Rehearsal(self.outcomes.iter().map(|o| &o.validation).collect())
+    }
+}
+
+/// Scores of one attack on validation targets, for each seed.
+struct Rehearsal<'a>(Vec<&'a Scores>);
+
+impl Rehearsal<'_> {
+    /// Targets of each seed; 0 for attackers that make no guesses.
+    fn targets(&self) -> usize {
+        self.0.iter().map(|scores| scores.get("judge_cosine").map_or(0, Vec::len)).min().unwrap_or_default()
+    }
+
+    /// The leak on the first `most` targets.
+    fn leak(&self, most: usize) -> Option<f64> {
         let (mut s, mut f, mut n) = (0.0, 0.0, 0.0);
-        for outcome in &self.outcomes {
-            let both = outcome.validation.get("judge_cosine").zip(outcome.validation.get("judge_floor"));
-            for (cosine, floor) in both.into_iter().flat_map(|(c, f)| c.iter().zip(f)) {
+        for scores in &self.0 {
+            let both = scores.get("judge_cosine").zip(scores.get("judge_floor"));
+            for (cosine, floor) in both.into_iter().flat_map(|(c, f)| c.iter().zip(f).take(most)) {
                 if let (Some(cosine), Some(floor)) = (cosine, floor) {
                     s += cosine;
                     f += floor;
@@ -96,6 +111,13 @@ impl<'a> Arm<'a> {
             }
         }
         if n > 0.0 { leak_above(s / n, f / n) } else { None }
+    }
+
+    /// Which of two attackers is the worse is decided on the targets that both were tried on: an attacker of a few targets must
+    /// not lose because those are hard ones.
+    fn reads_more_than(&self, other: &Self) -> bool {
+        let common = self.targets().min(other.targets());
+        self.leak(common) > other.leak(common)
     }
 }
 
@@ -124,16 +146,16 @@ fn strength(bench: &Bench, outcomes: &[Outcome]) -> Result<Strength, Error> {
 fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSummary, Error> {
     let study = bench.study;
     let pipeline = study.protect.iter().find(|p| p.name == name).expect("the name comes from the study");
-    let mut worst: Option<(f64, &str, Arm)> = None;
+    let mut worst: Option<(&str, Arm)> = None;
     for attack in study.attack.iter().filter(|a| !a.config.is_floor()) {
         if let Some(arm) = Arm::find(bench, outcomes, name, &attack.name)
-            && let Some(leak) = arm.rehearsed()
-            && worst.as_ref().is_none_or(|(l, _, _)| leak > *l)
+            && arm.rehearsal().targets() > 0
+            && worst.as_ref().is_none_or(|(_, worst)| arm.rehearsal().reads_more_than(&worst.rehearsal()))
         {
-            worst = Some((leak, &attack.name, arm));
+            worst = Some((&attack.name, arm));
         }
     }
-    let arm = worst.as_ref().map(|(_, _, arm)| arm);
+    let arm = worst.as_ref().map(|(_, arm)| arm);
     let leak = arm.map(Arm::leak).transpose()?.flatten();
     let floor = match arm {
         Some(arm) => arm.table(|o| &o.floor, "judge_cosine")?.and_then(|t| t.mean(&arm.design.once())),
@@ -156,7 +178,7 @@ fn one(bench: &Bench, outcomes: &[Outcome], name: &str) -> Result<ProtectionSumm
         name: name.to_owned(),
         pipeline: pipeline.pipeline.to_string(),
         guarantee: super::guarantee(pipeline, bench.victim.info().dim),
-        best_attack: worst.as_ref().map(|(_, kind, _)| (*kind).to_owned()),
+        best_attack: worst.as_ref().map(|(kind, _)| (*kind).to_owned()),
         similarity: Similarity {
             judge_raw: mean("judge_cosine")?,
             judge_floor: floor,
@@ -250,4 +272,26 @@ fn claim(study: &Study, protections: &[ProtectionSummary], strong: bool) -> Clai
     };
     let (protected_leak, protection) = protected.map_or((None, None), |(i, name)| (Some(i), Some(name)));
     Claim { unprotected_leak: unprotected, protected_leak, protection, holds }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attacker_of_a_few_hard_targets_is_compared_on_those() {
+        let scores = |cosines: &[f64]| {
+            let some = |values: &[f64]| values.iter().copied().map(Some).collect::<Vec<_>>();
+            Scores::from([
+                ("judge_cosine".to_owned(), some(cosines)),
+                ("judge_floor".to_owned(), some(&vec![0.0; cosines.len()])),
+            ])
+        };
+        let (all, few) = (scores(&[0.2, 0.2, 0.9, 0.9]), scores(&[0.3, 0.3]));
+        let (all, few, none) = (Rehearsal(vec![&all]), Rehearsal(vec![&few]), Rehearsal(Vec::new()));
+        assert_eq!((all.targets(), few.targets(), none.targets()), (4, 2, 0));
+        assert_eq!((all.leak(4), few.leak(4)), (Some(0.55), Some(0.3)));
+        assert!(few.reads_more_than(&all) && !all.reads_more_than(&few));
+        assert_eq!(none.leak(4), None);
+    }
 }
