@@ -122,7 +122,7 @@ impl Attack for Constant {
         if view.shows_pictures() {
             return Ok(Box::new(FittedConstant { guess: Guess::drawn(image::mean(&view.pictures()?), 0.0) }));
         }
-        let mean: Vec<f32> = view.clean.mean().into_iter().map(|v| v as f32).collect();
+        let mean = view.clean.centre();
         let mut scores = vec![0.0_f32; view.clean.len()];
         let (n, d) = (view.clean.len(), view.clean.dim());
         matmul(&mut scores, view.clean.values(), Layout::Plain, &mean, Layout::Plain, n, d, 1, false);

@@ -111,6 +111,11 @@ impl Embeddings {
         mean
     }
 
+    /// The mean of the rows, as a row.
+    pub fn centre(&self) -> Vec<f32> {
+        self.mean().into_iter().map(|v| v as f32).collect()
+    }
+
     /// The rows about `centre`.
     ///
     /// # Panics

@@ -619,9 +619,9 @@ pub(crate) fn frontier(spots: &[Spot], x_label: &str, y_label: &str, note: &str)
             if !crowded && b[0] < b[2] && b[1] < b[3] {
                 c.rectangle((b[0], b[1]), (b[2], b[3]), look.colour().mix(0.16), true);
             }
-            let (colour, width) = if crowded && spot.dominated { (GRID, 1.0) } else { (look.colour(), 1.0) };
-            c.line(&[(b[0], at.1), (b[2], at.1)], colour, width);
-            c.line(&[(at.0, b[1]), (at.0, b[3])], colour, width);
+            let colour = if crowded && spot.dominated { GRID } else { look.colour() };
+            c.line(&[(b[0], at.1), (b[2], at.1)], colour, 1.0);
+            c.line(&[(at.0, b[1]), (at.0, b[3])], colour, 1.0);
             boxes.push(if crowded { [at.0 - 5.0, at.1 - 5.0, at.0 + 5.0, at.1 + 5.0] } else { b });
         }
         let mut taken = boxes.clone();

@@ -59,7 +59,7 @@ impl Bench<'_> {
     /// What cosines are measured about: the auxiliary mean for encoders of pictures, whose coordinates are never negative,
     /// so that all vectors point into one corner; nothing for texts.
     pub fn centre(&self, auxiliary: &Embeddings) -> Option<Vec<f32>> {
-        self.shows_pictures().then(|| auxiliary.mean().into_iter().map(|v| v as f32).collect())
+        self.shows_pictures().then(|| auxiliary.centre())
     }
 }
 

@@ -125,11 +125,11 @@ impl<'a> Descent<'a> {
             Some(Surrogate { encoder, clean }) => Some(Witness {
                 network: open(encoder)?,
                 map: Map::choose(view, &adaptation, clean, task, progress)?,
-                centre: mean(clean),
+                centre: clean.centre(),
                 weight: surrogate as f32,
             }),
         };
-        let (centre, offset) = (mean(view.clean), mean(&adaptation.signal("centre")?));
+        let (centre, offset) = (view.clean.centre(), adaptation.signal("centre")?.centre());
         Ok(Self { view, adaptation, victim, centre, offset, witness, side: pixels.side() })
     }
 
@@ -268,10 +268,6 @@ impl<'a> Descent<'a> {
         }
         Ok(total)
     }
-}
-
-fn mean(rows: &Embeddings) -> Vec<f32> {
-    rows.mean().into_iter().map(|v| v as f32).collect()
 }
 
 /// Total variation, and a wall at the ends of `[0, 1]`; summed over pictures, so that one does not weigh on another.

@@ -23,8 +23,8 @@ const WAVE: usize = 32;
 /// Codes `z` of an autoencoder of the attacker's own pictures are sampled from a rectified flow given the leading
 /// directions of the denoised release, trained on fresh releases; of `samples` pictures and the nearest auxiliary one, as the
 /// decoder draws it, that of highest noise-aware likelihood is kept. Then `steps` of descent on `z` lower
-/// `1 - cos(E(a(D(z))) - m, y' - m)` over random changes `a`, like [`Invert`](super::invert::Invert), but inside what the decoder `D`
-/// can draw; `prior |z|^2 / 2` is added. `polish` steps on the pixels end it, towards what no code draws.
+/// `1 - cos(E(a(D(z))) - m, y' - m)` over random changes `a`, like [`Invert`](super::invert::Invert), but inside what the
+/// decoder `D` can draw; `prior |z|^2 / 2` is added. `polish` steps on the pixels end it, towards what no code draws.
 ///
 /// # Errors
 /// With `steps`, when the victim has no exact gradient.

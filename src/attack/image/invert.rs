@@ -18,7 +18,8 @@ const POINTS: usize = 10;
 ///
 /// # Formula
 /// `min_x mean_a (1 - cos(E(a(x)) - m, y' - m)) + tv TV(x) + range(x)` over random small shifts, zooms and mirror images `a`,
-/// `y'` the denoised release and `m` the mean of the auxiliary vectors, from the `starts` auxiliary pictures of highest likelihood. `x` is the start plus corrections at `side / 4`, `side / 2` and
+/// `y'` the denoised release and `m` the mean of the auxiliary vectors, from the `starts` auxiliary pictures of highest
+/// likelihood. `x` is the start plus corrections at `side / 4`, `side / 2` and
 /// `side` pixels, so that coarse structure moves first. Of all ends, the one whose vector agrees best with the release over
 /// further changes `a` is the guess. With noise of `r = sigma sqrt(d)` the pull of the release is divided by `1 + r^2`,
 /// what the noise leaves of its cosine, so that the start and the smoothness weigh more.

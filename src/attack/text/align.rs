@@ -84,7 +84,7 @@ impl Default for Align {
 
 impl Align {
     /// The search that goes on where the alignment ends, if one does.
-    pub fn search(&self) -> Option<Search> {
+    fn search(&self) -> Option<Search> {
         let (queries, decoder) = (self.search_queries, self.decoder.clone());
         (queries > 0).then(|| Search { queries, decoder, ..Search::default() })
     }

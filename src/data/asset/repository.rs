@@ -54,7 +54,8 @@ pub struct Fetched {
 
 /// The sentence-transformers folder, or the folder of Parquet parts, behind a name of the hub: from the cache or else from the hub.
 ///
-/// Of a data set the parts of its `train` split are fetched, where it has one, until there are 1 GiB of them. `HF_ENDPOINT` names a mirror.
+/// Of a data set the parts of its `train` split are fetched, where it has one, until there are 1 GiB of them. `HF_ENDPOINT`
+/// names a mirror.
 ///
 /// # Errors
 /// A name that is none, forbidden network, a hub that does not answer or has no such repository, a model that is no
@@ -73,7 +74,7 @@ pub fn repository(name: &str, report: &dyn Report) -> Result<Fetched, Error> {
     fs::create_dir_all(parent).map_err(Error::io(parent))?;
     let work = tempfile::Builder::new().prefix(".fetch").tempdir_in(parent).map_err(Error::io(parent))?;
     let staging = Staging::new(work.path())?;
-    report.message(&format!("{name}: asking the model hub"));
+    report.message(&format!("{name}: asking the hub"));
     let (commit, listed) = hub::files(&Hub { id: id.to_owned(), revision: revision.to_owned() })?;
     let source = Hub { id: id.to_owned(), revision: commit.clone() };
     let source = Source { name, hub: &source, listed: &listed, staging: &staging, report };

@@ -218,7 +218,6 @@ impl Inverter for Fitted<'_> {
 impl Fitted<'_> {
     fn climb(&self, y: &[f32], written: &[Candidate], rng: &mut seed::Stream) -> Result<Guess, Error> {
         let p = &self.params;
-        let denoised = self.adaptation.denoise(&Embeddings::new(y.to_vec(), y.len())?);
         let retrieved = lexicon::nearest(y, self.view.clean, p.seeds);
         let mut starts: Vec<Vec<String>> =
             retrieved.iter().map(|&(i, _)| self.normal(&self.view.auxiliary[i].text)).collect();
@@ -243,7 +242,7 @@ impl Fitted<'_> {
             {
                 break;
             }
-            starts = self.mend(denoised.row(0), &found, rng)?;
+            starts = self.mend(y, &found, rng)?;
             starts.extend(self.retell(y, &found, rng)?.iter().map(|text| self.normal(text)));
             starts.truncate(p.queries - run.queries);
             pieces.extend(self.pieces(&self.voices(&starts, &found), &mut belief));
@@ -256,11 +255,12 @@ impl Fitted<'_> {
     }
 
     /// What the corrector makes of each sentence.
-    fn mend(&self, denoised: &[f32], found: &[Hypothesis], rng: &mut seed::Stream) -> Result<Vec<Vec<String>>, Error> {
+    fn mend(&self, y: &[f32], found: &[Hypothesis], rng: &mut seed::Stream) -> Result<Vec<Vec<String>>, Error> {
         let Some(mender) = &self.mender else { return Ok(Vec::new()) };
+        let denoised = self.adaptation.denoise(&Embeddings::new(y.to_vec(), y.len())?);
         let mut mended = Vec::new();
         for h in found {
-            let texts = mender.rewrite(&self.writer, denoised, (&h.text, &h.vector), rng)?;
+            let texts = mender.rewrite(&self.writer, denoised.row(0), (&h.text, &h.vector), rng)?;
             mended.extend(texts.iter().map(|text| self.normal(text)));
         }
         Ok(mended)
@@ -473,7 +473,7 @@ mod tests {
     use crate::attack::Quiet;
     use crate::attack::scene::Scene;
 
-    /// A corrector that knows nothing costs queries within the budget, and what was found before is not lost.
+    /// Its rewrites are counted, also those of a corrector that knows nothing.
     #[test]
     fn mended_sentences_count_as_queries_and_take_part() {
         let scene = Scene::new(120, "identity", &[]);
