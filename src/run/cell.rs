@@ -227,17 +227,13 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
         },
         workshop: &workshop,
     };
-    let subset = [attack.targets(), protection.targets].into_iter().filter(|&n| n > 0).min().unwrap_or(0);
-    let limit = |side: &Side, share: usize| match subset {
-        0 => side.records.len(),
-        n => n.div_ceil(share).max(2).min(side.records.len()),
-    };
+    let (n, n_validation) =
+        tried([attack.targets(), protection.targets], bench.test.records.len(), bench.validation.records.len());
     outcome.knowledge = Some(attacker.needs());
     let attacker = match attacker {
         Attacker::Reconstructs(attacker) => attacker,
         Attacker::Infers(probe) => {
-            let field =
-                Faced { side: &bench.test, seen: &test, n: limit(&bench.test, 1), pipeline: &protection.pipeline };
+            let field = Faced { side: &bench.test, seen: &test, n, pipeline: &protection.pipeline };
             return infer(probe.as_ref(), &view, &field, outcome, progress);
         }
         Attacker::Chooses(chooser) => {
@@ -252,7 +248,6 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     outcome.cost.fit_s = clock.elapsed().as_secs_f64();
 
     // 4. Its guesses: on validation targets to choose the worst attacker, on test targets to score it.
-    let (n, n_validation) = (limit(&bench.test, 1), limit(&bench.validation, 4));
     let clock = std::time::Instant::now();
     let guesses = invert(inverter.as_ref(), &test, n, &format!("{} test", outcome.id), progress)?;
     outcome.cost.seconds_per_target = clock.elapsed().as_secs_f64() / n as f64;
@@ -274,6 +269,18 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     }
     outcome.curves.splice(0..0, inverter.curves());
     Ok(outcome)
+}
+
+/// Test and validation targets that an attacker takes on, of those there are; `limits` are the declared subsets, 0 for none.
+///
+/// A subset rehearses on a quarter as many validation targets, but not on so few that the choice of the worst attacker, which
+/// they decide, is left to luck.
+pub(super) fn tried(limits: [usize; 2], targets: usize, validation: usize) -> (usize, usize) {
+    const ENOUGH: usize = 20;
+    match limits.into_iter().filter(|&n| n > 0).min() {
+        None => (targets, validation),
+        Some(subset) => (subset.min(targets), (subset / 4).max(ENOUGH).min(subset).min(validation)),
+    }
 }
 
 /// The pipeline as the attacker of a cell knows it.
@@ -765,4 +772,18 @@ fn budget_curve(guesses: &[Guess]) -> Option<attack::Curve> {
         x_label: "encoder queries a target".to_owned(),
         points,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tried;
+
+    #[test]
+    fn a_subset_rehearses_on_enough_targets_to_choose_by() {
+        assert_eq!(tried([0, 0], 500, 60), (500, 60));
+        assert_eq!(tried([40, 0], 500, 60), (40, 20));
+        assert_eq!(tried([0, 200], 500, 60), (200, 50));
+        assert_eq!(tried([200, 8], 500, 60), (8, 8), "no more than it is scored on");
+        assert_eq!(tried([40, 0], 30, 12), (30, 12), "no more than there are");
+    }
 }

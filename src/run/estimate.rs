@@ -1,6 +1,7 @@
 //! How long a run will take, told before it starts.
 
 use super::bench::Bench;
+use super::cell::tried;
 use crate::Error;
 use crate::attack::AttackConfig;
 use crate::attack::image::painter;
@@ -55,10 +56,11 @@ fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
     let protections = study.protect.len() as f64;
     let mut cell_s = 0.0;
     for attack in study.attack.iter().map(|a| &a.config) {
-        let most = [attack.targets(), study.data.targets].into_iter().filter(|&n| n > 0).min().unwrap_or_default();
+        let (n, rehearsed) = tried([attack.targets(), 0], study.data.targets, study.data.validation);
+        let faced = n + rehearsed;
         if !attack.is_probe() {
-            // Test and validation targets; leaks and named objects look twice.
-            cell_s += 2.3 * most as f64 * look_s;
+            // Leaks and named objects look twice.
+            cell_s += 2.0 * faced as f64 * look_s;
         }
         let painter = match attack {
             AttackConfig::Blind(b) => Some(b.image_decoder()),
@@ -71,15 +73,15 @@ fn seconds_of_pictures(bench: &Bench) -> Result<f64, Error> {
             cell_s += steps * d.batch as f64 * 6.0 * each / flops;
         }
         if let AttackConfig::Invert(i) = attack {
-            cell_s += 1.25 * (most * i.starts * i.steps) as f64 * descent_s;
+            cell_s += (faced * i.starts * i.steps) as f64 * descent_s;
         }
         if let AttackConfig::Generative(g) = attack {
             // The autoencoder's way down costs about as much as its way up; the flow is small beside them.
             let each = 2.0 * painter::multiplications(g.latent, study.data.side_px as usize, g.channels);
             cell_s += g.prior_steps as f64 * 64.0 * 6.0 * each / flops / protections;
             cell_s += g.flow_steps as f64 * 256.0 * 6.0 * 1e6 / flops;
-            cell_s += 1.25 * (most * g.samples) as f64 * encode_s;
-            cell_s += 1.25 * (most * (g.steps + g.polish)) as f64 * descent_s;
+            cell_s += (faced * g.samples) as f64 * encode_s;
+            cell_s += (faced * (g.steps + g.polish)) as f64 * descent_s;
         }
     }
     Ok(cell_s * protections * study.seeds.len() as f64)
@@ -104,20 +106,20 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
     let mut cell_s = 0.0;
     let mut trained = Vec::new();
     for attack in study.attack.iter().map(|a| &a.config) {
-        let taken = |limit: usize| {
-            let most = [attack.targets(), limit, study.data.targets].into_iter().filter(|&n| n > 0).min();
-            most.unwrap_or_default() as f64
-        };
-        let targets = study.protect.iter().map(|p| taken(p.targets)).sum::<f64>() / study.protect.len() as f64;
+        let faced = study.protect.iter().map(|p| {
+            let (n, rehearsed) = tried([attack.targets(), p.targets], study.data.targets, study.data.validation);
+            (n + rehearsed) as f64
+        });
+        let faced = faced.sum::<f64>() / study.protect.len() as f64;
         if !attack.is_probe() {
-            cell_s += 1.3 * targets * (judge_s + encode_s);
+            cell_s += faced * (judge_s + encode_s);
         }
         let mut further = 0;
         let (decoder, source) = match attack {
             AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
             AttackConfig::Corrector(c) => {
                 // Half of what is written was written before.
-                cell_s += 0.6 * targets * (c.rounds * c.beam * (c.beam + c.samples)) as f64 * encode_s;
+                cell_s += 0.5 * faced * (c.rounds * c.beam * (c.beam + c.samples)) as f64 * encode_s;
                 // Hypotheses for the whole auxiliary side, spoilt texts, and a training on texts of twice the length.
                 cell_s += study.data.auxiliary as f64 * encode_s / study.protect.len() as f64;
                 cell_s += c.spoilt * (c.steps * c.batch) as f64 * encode_s;
@@ -126,7 +128,7 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
                 (Some(crate::attack::text::decoder::Decoder { steps, ..c.decoder.clone() }), "corrections")
             }
             AttackConfig::Search(s) => {
-                cell_s += 1.25 * targets * s.queries as f64 * encode_s * 1.2;
+                cell_s += 1.2 * faced * s.queries as f64 * encode_s;
                 (Some(s.decoder.clone()), "releases")
             }
             AttackConfig::Align(a) => (Some(a.decoder.clone()), "own space"),
@@ -156,7 +158,7 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
                 trained.push((d.clone(), source));
             }
             if source == "releases" {
-                cell_s += 1.2 * targets * sampled as f64 * encode_s * 0.8;
+                cell_s += 0.8 * faced * sampled as f64 * encode_s;
             }
         }
     }
