@@ -1,6 +1,7 @@
 //! Training small networks that are written as tensor expressions: named parameters in one arena, `AdamW`, schedule.
 
 use super::adamw::{AdamW, adamw};
+use super::ops::with_floats;
 use super::trainer::Training;
 use super::{Error, kernel};
 use crate::seed;
@@ -141,12 +142,16 @@ impl Fitting {
         let mut gradient = Vec::with_capacity(self.params.len());
         for var in &vars {
             match grads.get(var) {
-                Some(grad) => gradient.extend(grad.flatten_all()?.to_vec1::<f32>()?),
+                Some(grad) => with_floats("gradient", [&grad.contiguous()?], |[grad]| {
+                    gradient.extend_from_slice(grad);
+                    Ok(())
+                })?,
                 None => gradient.resize(gradient.len() + var.elem_count(), 0.0),
             }
         }
         let value = f64::from(loss.to_scalar::<f32>()?);
-        let norm = gradient.chunks(BLOCK).map(|g| f64::from(kernel::dot(g, g))).sum::<f64>().sqrt();
+        let norm =
+            gradient.chunks(BLOCK).map(|g| f64::from(kernel::vectorised(|| kernel::dot(g, g)))).sum::<f64>().sqrt();
         if !value.is_finite() || !norm.is_finite() {
             return Err(Error::NotFinite { step: self.step as usize });
         }

@@ -1,20 +1,18 @@
-//! Differentiable operations on pictures, channels last: convolution, upsampling, pooling, linear resampling.
+//! Differentiable operations on pictures, channels last: convolution and linear resampling.
 //!
 //! candle's own convolution is channels first and keeps a copy of every unfolded input for the backward pass; its nearest
-//! upsampling overwrites gradients where a tensor has two uses. These have exact gradients and work image by image, so
-//! that what is unfolded stays in the cache. All tensors are `f32` and contiguous, on the CPU: `(batch, height, width,
+//! upsampling overwrites gradients where a tensor has two uses. These have exact gradients and work on a few images at a
+//! time, so that what is unfolded stays in the cache. All tensors are `f32` and contiguous, on the CPU: `(batch, height, width,
 //! channels)`.
 
 use super::Error;
 use super::kernel::{Layout as Order, matmul};
 use super::ops::{floats, sum_in_order, with_floats};
+use super::patches::{Patches, SHARDS};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 type Output = Result<(CpuStorage, Shape)>;
-
-/// Partial sums of a weight's gradient. Fixed: the sum must not depend on the number of threads.
-const SHARDS: usize = 8;
 
 /// A 3x3 convolution with zero padding of one pixel.
 #[derive(Debug, Clone, Copy)]
@@ -26,12 +24,7 @@ struct Conv {
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     batch: usize,
-    height: usize,
-    width: usize,
-    channels: usize,
-    stride: usize,
-    out_height: usize,
-    out_width: usize,
+    patches: Patches,
     out_channels: usize,
 }
 
@@ -44,94 +37,60 @@ impl Sizes {
             bail!("conv3x3: a weight of {weight:?} does not fit {x:?}");
         }
         let (out_height, out_width) = (height.div_ceil(stride), width.div_ceil(stride));
-        Ok(Self { batch, height, width, channels, stride, out_height, out_width, out_channels })
+        let patches = Patches { height, width, channels, out_height, out_width, stride, taps: 3, shift: [0, 0] };
+        Ok(Self { batch, patches, out_channels })
     }
 
-    fn input(&self) -> usize {
-        self.height * self.width * self.channels
+    /// Numbers that one picture becomes.
+    fn output(&self) -> usize {
+        self.patches.outputs() * self.out_channels
     }
 
-    fn outputs(&self) -> usize {
-        self.out_height * self.out_width
-    }
-
-    /// Calls `each(output pixel, tap, input pixel)` for every tap that lies inside the picture.
-    fn taps(&self, mut each: impl FnMut(usize, usize, usize)) {
-        for y in 0..self.out_height {
-            for x in 0..self.out_width {
-                for tap in 0..9 {
-                    let (row, column) = (y * self.stride + tap / 3, x * self.stride + tap % 3);
-                    if (1..=self.height).contains(&row) && (1..=self.width).contains(&column) {
-                        each(y * self.out_width + x, tap, (row - 1) * self.width + column - 1);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Row `p` holds the nine input pixels under output pixel `p`, zeros outside.
-    fn unfold(&self, x: &[f32], rows: &mut Vec<f32>) {
-        let c = self.channels;
-        rows.clear();
-        rows.resize(self.outputs() * 9 * c, 0.0);
-        self.taps(|out, tap, pixel| {
-            let at = (out * 9 + tap) * c;
-            rows[at..at + c].copy_from_slice(&x[pixel * c..(pixel + 1) * c]);
-        });
-    }
-
-    /// The transpose of [`Sizes::unfold`]: adds every row back to the pixels that it came from.
-    fn fold(&self, rows: &[f32], x: &mut [f32]) {
-        let c = self.channels;
-        self.taps(|out, tap, pixel| {
-            let at = (out * 9 + tap) * c;
-            x[pixel * c..(pixel + 1) * c].iter_mut().zip(&rows[at..at + c]).for_each(|(x, r)| *x += r);
-        });
+    /// Numbers of the pictures that share a product, before and after.
+    fn group(&self) -> (usize, usize) {
+        (self.patches.group() * self.patches.input(), self.patches.group() * self.output())
     }
 
     fn forward(&self, x: &[f32], weight: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; self.batch * self.outputs() * self.out_channels];
-        y.par_chunks_mut(self.outputs() * self.out_channels).zip(x.par_chunks(self.input())).for_each_init(
-            Vec::new,
-            |rows, (y, x)| {
-                self.unfold(x, rows);
-                let (m, k) = (self.outputs(), 9 * self.channels);
-                matmul(y, rows, Order::Plain, weight, Order::Plain, m, k, self.out_channels, false);
-            },
-        );
+        let ((from, to), k) = (self.group(), self.patches.size());
+        let mut y = vec![0.0; self.batch * self.output()];
+        y.par_chunks_mut(to).zip(x.par_chunks(from)).for_each_init(Vec::new, |rows, (y, x)| {
+            self.patches.unfold(x, rows);
+            let m = y.len() / self.out_channels;
+            matmul(y, rows, Order::Plain, weight, Order::Plain, m, k, self.out_channels, false);
+        });
         y
     }
 
     fn input_gradient(&self, weight: &[f32], dy: &[f32]) -> Vec<f32> {
-        let mut dx = vec![0.0; self.batch * self.input()];
-        dx.par_chunks_mut(self.input()).zip(dy.par_chunks(self.outputs() * self.out_channels)).for_each_init(
-            Vec::new,
-            |rows, (dx, dy)| {
-                let (m, n) = (self.outputs(), 9 * self.channels);
-                rows.resize(m * n, 0.0);
-                matmul(rows, dy, Order::Plain, weight, Order::Transposed, m, self.out_channels, n, false);
-                self.fold(rows, dx);
-            },
-        );
+        let ((from, to), n) = (self.group(), self.patches.size());
+        let mut dx = vec![0.0; self.batch * self.patches.input()];
+        dx.par_chunks_mut(from).zip(dy.par_chunks(to)).for_each_init(Vec::new, |rows, (dx, dy)| {
+            let m = dy.len() / self.out_channels;
+            rows.resize(m * n, 0.0);
+            matmul(rows, dy, Order::Plain, weight, Order::Transposed, m, self.out_channels, n, false);
+            self.patches.fold(rows, dx);
+        });
         dx
     }
 
     fn weight_gradient(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
-        let each = self.batch.div_ceil(SHARDS).max(1);
+        let ((from, to), m) = (self.group(), self.patches.size());
+        let share = self.batch.div_ceil(SHARDS).max(1);
         let partial: Vec<Vec<f32>> = x
-            .par_chunks(each * self.input())
-            .zip(dy.par_chunks(each * self.outputs() * self.out_channels))
+            .par_chunks(share * self.patches.input())
+            .zip(dy.par_chunks(share * self.output()))
             .map(|(x, dy)| {
-                let (mut sum, mut rows) = (vec![0.0; 9 * self.channels * self.out_channels], Vec::new());
-                for (x, dy) in x.chunks(self.input()).zip(dy.chunks(self.outputs() * self.out_channels)) {
-                    self.unfold(x, &mut rows);
-                    let (m, k) = (9 * self.channels, self.outputs());
+                let (mut sum, mut rows) = (vec![0.0; m * self.out_channels], Vec::new());
+                for (x, dy) in x.chunks(from).zip(dy.chunks(to)) {
+                    self.patches.unfold(x, &mut rows);
+                    let k = dy.len() / self.out_channels;
                     matmul(&mut sum, &rows, Order::Transposed, dy, Order::Plain, m, k, self.out_channels, true);
                 }
                 sum
             })
             .collect();
-        sum_in_order(partial, 9 * self.channels * self.out_channels)
+        sum_in_order(partial, m * self.out_channels)
     }
 }
 
@@ -143,7 +102,7 @@ impl CustomOp2 for Conv {
     fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, weight: &CpuStorage, weight_layout: &Layout) -> Output {
         let sizes = Sizes::of(x_layout.dims(), weight_layout.dims(), self.stride)?;
         let (x, weight) = (floats(self.name(), x, x_layout)?, floats(self.name(), weight, weight_layout)?);
-        let shape = (sizes.batch, sizes.out_height, sizes.out_width, sizes.out_channels);
+        let shape = (sizes.batch, sizes.patches.out_height, sizes.patches.out_width, sizes.out_channels);
         Ok((CpuStorage::F32(sizes.forward(x, weight)), Shape::from(shape)))
     }
 
@@ -166,63 +125,6 @@ impl CustomOp2 for Conv {
 /// `x` `(b, h, w, c)`, `weight` `(9 c, o)` -> `(b, ceil(h / s), ceil(w / s), o)`.
 pub fn conv3x3(x: &Tensor, weight: &Tensor, stride: usize) -> std::result::Result<Tensor, Error> {
     Ok(x.apply_op2(weight, Conv { stride })?)
-}
-
-struct Upsample;
-
-impl Upsample {
-    /// Calls `each(row of two output pixels, input pixel)`: every input pixel fills two pixels of two output rows.
-    fn each(height: usize, width: usize, mut each: impl FnMut(usize, usize)) {
-        for y in 0..2 * height {
-            for x in 0..width {
-                each(y * width + x, (y / 2) * width + x);
-            }
-        }
-    }
-}
-
-impl CustomOp1 for Upsample {
-    fn name(&self) -> &'static str {
-        "upsample"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Output {
-        let &[b, h, w, c] = layout.dims() else { bail!("upsample takes (batch, height, width, channels)") };
-        let x = floats(self.name(), x, layout)?;
-        let mut y = vec![0.0; 4 * x.len()];
-        y.par_chunks_mut(4 * h * w * c).zip(x.par_chunks(h * w * c)).for_each(|(y, x)| {
-            Self::each(h, w, |pair, pixel| {
-                for y in y[2 * pair * c..2 * (pair + 1) * c].chunks_exact_mut(c) {
-                    y.copy_from_slice(&x[pixel * c..(pixel + 1) * c]);
-                }
-            });
-        });
-        Ok((CpuStorage::F32(y), Shape::from((b, 2 * h, 2 * w, c))))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let &[_, h, w, c] = x.dims() else { bail!("upsample takes (batch, height, width, channels)") };
-        let dx = with_floats(self.name(), [&dy.contiguous()?], |[dy]| {
-            let mut dx = vec![0.0; dy.len() / 4];
-            dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(4 * h * w * c)).for_each(|(dx, dy)| {
-                Self::each(h, w, |pair, pixel| {
-                    for dy in dy[2 * pair * c..2 * (pair + 1) * c].chunks_exact(c) {
-                        dx[pixel * c..(pixel + 1) * c].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
-                    }
-                });
-            });
-            Ok(dx)
-        })?;
-        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
-    }
-}
-
-/// Every pixel twice in both directions.
-///
-/// # Shapes
-/// `(b, h, w, c)` -> `(b, 2 h, 2 w, c)`.
-pub fn upsample(x: &Tensor) -> std::result::Result<Tensor, Error> {
-    Ok(x.apply_op1(Upsample)?)
 }
 
 /// A linear map of the rows or columns of a picture: shape `(to, from)`, row-major.
@@ -269,6 +171,11 @@ impl Filter {
     pub fn mirrored(&self) -> Self {
         let weights = self.weights.chunks_exact(self.from).rev().flatten().copied().collect();
         Self { weights, ..*self }
+    }
+
+    /// What pixel `j` of the input weighs in pixel `i` of the output.
+    pub(super) fn weight(&self, i: usize, j: usize) -> f32 {
+        self.weights[i * self.from + j]
     }
 
     fn from_rows(from: usize, to: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
@@ -355,30 +262,6 @@ pub fn resample(x: &Tensor, rows: &Filter, columns: &Filter) -> std::result::Res
     Ok(x.apply_op1(Resample { rows: rows.clone(), columns: columns.clone() })?)
 }
 
-/// How alike two batches of pictures of `[0, 1]` are in brightness, contrast and structure, averaged over everything.
-///
-/// # Formula
-/// `mean((2 m_x m_y + c1)(2 s_xy + c2) / ((m_x^2 + m_y^2 + c1)(s_xx + s_yy + c2)))` with Gaussian windows of 7 pixels,
-/// `c1 = .01^2`, `c2 = .03^2`: differentiable, for losses. Scores use [`crate::measure`]'s own, which has the standard
-/// window.
-///
-/// # Source
-/// Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
-pub fn structural_similarity(x: &Tensor, y: &Tensor) -> std::result::Result<Tensor, Error> {
-    const C1: f64 = 1e-4;
-    const C2: f64 = 9e-4;
-    let &[_, h, w, _] = x.dims() else { return Err(Error::Shape("pictures have four dimensions".to_owned())) };
-    let (rows, columns) = (Filter::blur(h, 1.5, 3), Filter::blur(w, 1.5, 3));
-    let blur = |t: &Tensor| resample(t, &rows, &columns);
-    let (mx, my) = (blur(x)?, blur(y)?);
-    let (mxx, myy, mxy) = (mx.sqr()?, my.sqr()?, (&mx * &my)?);
-    let (sxx, syy) = ((blur(&x.sqr()?)? - &mxx)?, (blur(&y.sqr()?)? - &myy)?);
-    let sxy = (blur(&(x * y)?)? - &mxy)?;
-    let above = (((mxy * 2.0)? + C1)? * ((sxy * 2.0)? + C2)?)?;
-    let below = (((mxx + myy)? + C1)? * ((sxx + syy)? + C2)?)?;
-    Ok((above / below)?.mean_all()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::ops::check::{agree, op};
@@ -407,17 +290,6 @@ mod tests {
     }
 
     #[test]
-    fn upsampling_agrees_with_broadcasting_and_adds_up_where_a_tensor_is_used_twice() {
-        let plain = |x: &Tensor| {
-            let &[b, h, w, c] = x.dims() else { bail!("four dimensions") };
-            x.reshape((b, h, 1, w, 1, c))?.broadcast_as((b, h, 2, w, 2, c))?.reshape((b, 2 * h, 2 * w, c))
-        };
-        agree("upsample", &[&[2, 3, 2, 4]], |x| op(upsample(&x[0])), |x| plain(&x[0]));
-        let twice = |y: Tensor, x: &Tensor| y.sum_all()? + (x.sqr()?.sum_all()? * 10.0)?;
-        agree("twice", &[&[1, 2, 2, 1]], |x| twice(op(upsample(&x[0]))?, &x[0]), |x| twice(plain(&x[0])?, &x[0]));
-    }
-
-    #[test]
     fn resampling_agrees_with_plain_operations() {
         let (rows, columns) = (Filter::resize(5, 3), Filter::window(4, 6, -0.7, 3.3).mirrored());
         let matrix = |f: &Filter| Tensor::from_slice(&f.weights, (f.to, f.from), &candle_core::Device::Cpu);
@@ -439,16 +311,6 @@ mod tests {
         let same: Vec<f32> = (0..16).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
         assert_eq!(Filter::resize(4, 4).weights, same);
         assert_eq!(Filter::window(4, 4, 0.0, 4.0).weights, same);
-    }
-
-    #[test]
-    fn a_picture_is_like_itself_and_the_similarity_has_a_gradient() {
-        let x = super::super::ops::check::random((2, 8, 8, 3), "x");
-        let one: f32 = structural_similarity(&x, &x).expect("equal shapes").to_scalar().expect("a scalar");
-        assert!((one - 1.0).abs() < 1e-5, "{one}");
-        let y = super::super::ops::check::random((2, 8, 8, 3), "y");
-        let similarity = |x: &[Tensor]| op(structural_similarity(&x[0], &y));
-        agree("structural_similarity", &[&[2, 8, 8, 3]], similarity, similarity);
     }
 
     #[test]

@@ -4,11 +4,14 @@ mod adamw;
 pub mod attention;
 pub mod cross_entropy;
 mod decoder;
+pub mod enlarge;
 mod fitting;
 pub mod image_ops;
 pub mod kernel;
 pub mod ops;
+mod patches;
 pub mod rows;
+pub mod similarity;
 mod snapshot;
 mod trainer;
 

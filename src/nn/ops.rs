@@ -176,6 +176,36 @@ pub fn bias_gelu(x: &Tensor, bias: &Tensor) -> std::result::Result<Tensor, Error
     Ok(x.apply_op2(bias, BiasGelu)?)
 }
 
+struct Sigmoid;
+
+impl CustomOp1 for Sigmoid {
+    fn name(&self) -> &'static str {
+        "sigmoid"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Output {
+        let x = floats(self.name(), x, layout)?;
+        let mut y = vec![0.0; x.len()];
+        y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| rows::sigmoid(x, y));
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let dx = with_floats(self.name(), [y, &dy.contiguous()?], |[y, dy]| {
+            let mut dx = vec![0.0; y.len()];
+            let blocks = dx.par_chunks_mut(BLOCK).zip(y.par_chunks(BLOCK)).zip(dy.par_chunks(BLOCK));
+            blocks.for_each(|((dx, y), dy)| rows::sigmoid_backward(y, dy, dx));
+            Ok(dx)
+        })?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+/// `1 / (1 + e^-x)`; candle's own has no gradient.
+pub fn sigmoid(x: &Tensor) -> std::result::Result<Tensor, Error> {
+    Ok(x.apply_op1(Sigmoid)?)
+}
+
 struct Softmax;
 
 impl CustomOp1 for Softmax {
@@ -391,6 +421,12 @@ mod tests {
                 },
             );
         }
+    }
+
+    #[test]
+    fn sigmoid_agrees_with_plain_operations() {
+        let plain = |x: &[Tensor]| (((&x[0] * 0.5)?.tanh()? + 1.0)? * 0.5)?.contiguous();
+        agree("sigmoid", &[&[3, 7]], |x| op(sigmoid(&x[0])), plain);
     }
 
     #[test]

@@ -182,6 +182,22 @@ vectorise! {
 }
 
 vectorise! {
+    /// `y = 1 / (1 + e^-x)`.
+    pub fn sigmoid(x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = 1.0 / (1.0 + exp(-x));
+        }
+    }
+
+    /// The gradient of [`sigmoid`] from its result: `dx += dy y (1 - y)`.
+    pub fn sigmoid_backward(y: &[f32], dy: &[f32], dx: &mut [f32]) {
+        for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+            *dx += dy * y * (1.0 - y);
+        }
+    }
+}
+
+vectorise! {
     /// Softmax of every row, in place.
     ///
     /// # Formula

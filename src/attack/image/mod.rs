@@ -8,7 +8,7 @@ pub mod gate;
 pub mod generative;
 pub mod invert;
 pub mod kept;
-mod network;
+pub mod network;
 pub mod painter;
 mod perceptual;
 pub mod ridge;

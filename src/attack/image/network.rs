@@ -1,7 +1,9 @@
 //! Layouts of small picture networks, and how trained ones are kept.
 
 use crate::attack::Error;
-use crate::nn::image_ops::{conv3x3, structural_similarity, upsample};
+use crate::nn::enlarge::upsampled_conv3x3;
+use crate::nn::image_ops::conv3x3;
+use crate::nn::similarity::{distance, structural_similarity};
 use crate::nn::{self, Params, ops};
 use crate::seed;
 use candle_core::Tensor;
@@ -16,7 +18,7 @@ const EPS: f32 = 1e-5;
 /// `(n, dim)` -> `(n, side, side, 3)` of `[0, 1]`; each stage is upsampling, a 3x3 convolution, layer normalisation over
 /// channels and a GELU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Upward {
+pub struct Upward {
     dim: usize,
     side: usize,
     stages: usize,
@@ -24,7 +26,11 @@ pub(super) struct Upward {
 }
 
 impl Upward {
-    pub(super) fn new(dim: usize, side: usize, channels: usize) -> Result<Self, Error> {
+    /// The network for vectors of `dim` numbers; `channels` are those after the first stage.
+    ///
+    /// # Errors
+    /// When `side` cannot be doubled from a small square.
+    pub fn new(dim: usize, side: usize, channels: usize) -> Result<Self, Error> {
         if side == 0 || !side.is_multiple_of(8) {
             return Err(Error::Pictures(format!(
                 "pictures of {side} pixels cannot be doubled from a small start; take a multiple of 8 for `data.side_px`"
@@ -37,7 +43,8 @@ impl Upward {
         Ok(Self { dim, side, stages, channels })
     }
 
-    pub(super) fn side(&self) -> usize {
+    /// Pixels in a row of what it draws.
+    pub fn side(&self) -> usize {
         self.side
     }
 
@@ -59,7 +66,7 @@ impl Upward {
     }
 
     /// Adds its parameters, as many as [`Upward::forward`] takes.
-    pub(super) fn add(&self, params: &mut Params, rng: &mut seed::Stream) {
+    pub fn add(&self, params: &mut Params, rng: &mut seed::Stream) {
         let base = self.base() * self.base() * self.width(0);
         params.normal(&[self.dim, base], (self.dim as f64).sqrt().recip(), rng);
         params.constant(&[base], 0.0);
@@ -75,19 +82,19 @@ impl Upward {
         params.constant(&[3], 0.0);
     }
 
-    pub(super) fn forward(&self, p: &[Tensor], x: &Tensor) -> Result<Tensor, nn::Error> {
+    /// Pictures for the vectors `x`; `p` are the parameters in the order of [`Upward::add`].
+    pub fn forward(&self, p: &[Tensor], x: &Tensor) -> Result<Tensor, nn::Error> {
         let (n, base, c) = (x.dims()[0], self.base(), self.width(0));
         let x = x.matmul(&p[0])?.broadcast_add(&p[1])?.reshape((n, base, base, c))?;
         let mut x = ops::layer_norm(&x, &p[2], &p[3], EPS)?;
         let mut at = 4;
         for _ in 0..self.stages {
-            x = conv3x3(&upsample(&x)?, &p[at], 1)?;
+            x = upsampled_conv3x3(&x, &p[at])?;
             x = ops::bias_gelu(&ops::layer_norm(&x, &p[at + 1], &p[at + 2], EPS)?, &p[at + 3])?;
             at += 4;
         }
         let x = conv3x3(&x, &p[at], 1)?.broadcast_add(&p[at + 1])?;
-        // tanh instead of the fused sigmoid: it has a gradient.
-        Ok((((x * 0.5)?.tanh()? + 1.0)? * 0.5)?)
+        ops::sigmoid(&x)
     }
 }
 
@@ -148,8 +155,8 @@ fn normalisation(params: &mut Params, c: usize) {
 }
 
 /// `(|y - x| + 1 - SSIM) / 2`, averaged.
-pub(super) fn loss(drawn: &Tensor, truth: &Tensor) -> Result<Tensor, nn::Error> {
-    let distance = (drawn - truth)?.abs()?.mean_all()?;
+pub fn loss(drawn: &Tensor, truth: &Tensor) -> Result<Tensor, nn::Error> {
+    let distance = distance(drawn, truth)?;
     let structure = (1.0 - structural_similarity(drawn, truth)?)?;
     Ok(((distance + structure)? * 0.5)?)
 }

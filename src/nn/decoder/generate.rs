@@ -265,6 +265,16 @@ vectorise! {
         }
     }
 
+    /// Turns logits into weights; returns their sum.
+    fn weigh(order: &mut [(f32, u32)]) -> f64 {
+        let mut total = 0.0;
+        for (weight, _) in order {
+            *weight = exp(*weight);
+            total += f64::from(*weight);
+        }
+        total
+    }
+
     /// `ln sum exp(z)`.
     fn log_sum_exp(z: &[f32]) -> f64 {
         let top = max(z);
@@ -306,11 +316,7 @@ fn draw(z: &[f32], how: &Sampling, order: &mut Vec<(f32, u32)>, rng: &mut dyn Rn
     order.extend(
         (0_u32..).zip(z).filter(|&(_, &v)| (v - top) * inverse > -20.0).map(|(i, &v)| ((v - top) * inverse, i)),
     );
-    let mut total = 0.0;
-    for (weight, _) in order.iter_mut() {
-        *weight = exp(*weight);
-        total += f64::from(*weight);
-    }
+    let mut total = weigh(order);
     if how.top_p < 1.0 {
         order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let wanted = how.top_p.max(0.0) * total;
