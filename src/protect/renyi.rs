@@ -155,8 +155,9 @@ mod tests {
             let (tight, loose) = (zcdp(0.5 * mu * mu, d), zcdp_loose(0.5 * mu * mu, d));
             prop_assert!(exact <= tight * (1.0 + 1e-12) && tight <= loose, "{exact} {tight} {loose}");
             // Divergences of equal releases add up to that of their average.
-            let four = epsilon(|a| 4.0 * gaussian(a, mu), d);
-            prop_assert!((four / zcdp(2.0 * mu * mu, d) - 1.0).abs() < 1e-12);
+            // Beside the loose form, which is the size of the terms that cancel: both are 0 where little is spent at a large delta.
+            let (four, added) = (epsilon(|a| 4.0 * gaussian(a, mu), d), zcdp(2.0 * mu * mu, d));
+            prop_assert!((four - added).abs() <= 1e-12 * zcdp_loose(2.0 * mu * mu, d), "{four} {added}");
         }
 
         #[test]
