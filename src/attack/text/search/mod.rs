@@ -9,7 +9,8 @@ use super::decoder::{Candidate, Decoder, Pairing, Writer};
 use super::lexicon::{self, Lexicon, Reach};
 use super::prior::{Prior, SmolLm};
 use super::words;
-use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
+use crate::attack::adapt::{Adaptation, SHARPEST};
+use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
 use crate::seed;
 use effect::{Belief, Effects};
@@ -23,13 +24,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// # Formula
 /// Maximises `log p(y | e(h)) + w log p(h)` over sentences `h`: the noise-aware likelihood of
-/// [`Adaptation::log_likelihood`], and the decoder's probability of `h` as plain text. The weight is small: at `w = 1` the
-/// most probable sentence is a short one, and any reward for length is earned by filler.
+/// [`Adaptation::log_likelihood`], and the decoder's probability of `h` as plain text. `w = fluency + trust (sigma / s)^2`,
+/// `s = max(sigma, 0.1)` as in the likelihood. Without noise the weight is small: the vector is right, and more of the prior
+/// only makes sentences short. With noise, a search that follows the vector alone finds sentences that explain the noise:
+/// `trust = 1` would be the most probable sentence, were the decoder's probabilities true.
 ///
 /// Each round ranks thousands of moves (insert, replace, delete a word or a phrase, exchange neighbouring spans) by what
 /// they are expected to do to the vector, embeds the best `batch` and combinations of those that helped, learns from what
-/// it saw, and keeps a beam. When nothing gets better it looks for words in all of the lexicon; when that does not help,
-/// the decoder tells the words found so far anew, the corrector mends what was found, and the search goes on from there.
+/// it saw, and keeps a beam. It begins with a larger `w`, which cools while nothing gets better: sentences first, then the
+/// words that the vector asks for. When nothing gets better at the smallest weight it looks for words in all of the lexicon;
+/// when that does not help, the decoder tells the words found so far anew, the corrector mends what was found, and the search
+/// goes on from there and from the best sentence.
 ///
 /// # Source
 /// Word-level search with re-embedding as in Zhang et al. 2025 (`ZSInvert`). Differs: proposals come from a linear reader of
@@ -51,8 +56,12 @@ pub struct Search {
     pub seeds: usize,
     /// When nothing gets better, the decoder writes new starts with the words found so far; their bonus, in nats.
     pub bonus: f64,
-    /// Weight `w` of the language model.
+    /// Weight of the language model where there is no noise.
     pub fluency: f64,
+    /// What noise adds to it.
+    pub trust: f64,
+    /// How many times heavier than `fluency` it weighs at first, where noise does not ask for more.
+    pub heat: f64,
     /// Which language model has the last word: `own` is the decoder, read as plain text; the other is
     /// `smollm2-135m-instruct-q4_1`, which costs more than the encoder queries do and judges the best children of each
     /// round only.
@@ -74,6 +83,8 @@ impl Default for Search {
             seeds: 16,
             bonus: 3.0,
             fluency: 0.05,
+            trust: 0.5,
+            heat: 3.0,
             prior: OWN.to_owned(),
             corrector: "auto".to_owned(),
             decoder: Decoder::default(),
@@ -101,6 +112,8 @@ impl Search {
             (self.seeds >= 1, "`seeds` must be at least 1"),
             (self.prior == OWN || self.prior == SmolLm::NAME, "`prior` must be `own` or `smollm2-135m-instruct-q4_1`"),
             (self.fluency >= 0.0 && self.fluency.is_finite(), "`fluency` must not be negative"),
+            (self.trust >= 0.0 && self.trust.is_finite(), "`trust` must not be negative"),
+            (self.heat >= 1.0 && self.heat.is_finite(), "`heat` must be at least 1"),
         ] {
             if !ok {
                 problems.push(what.to_owned());
@@ -136,8 +149,9 @@ impl Search {
             })?),
         };
         let mender = Mender::kept(&self.corrector, view, &writer)?;
+        let reads_case = reads_case(view)?;
         let params = self.clone();
-        Ok(Fitted { view, adaptation, writer, mender, lexicon, effects, bigrams, prior, params })
+        Ok(Fitted { view, adaptation, writer, mender, lexicon, effects, bigrams, prior, reads_case, params })
     }
 }
 
@@ -150,11 +164,16 @@ struct Fitted<'a> {
     effects: Effects,
     bigrams: Bigrams,
     prior: Option<&'a dyn Prior>,
+    reads_case: bool,
     params: Search,
 }
 
-/// Rounds without a better sentence after which a search ends.
-const PATIENCE: usize = 8;
+/// Rounds without a better sentence after which a lap ends.
+const PATIENCE: usize = 4;
+/// Rounds without a better sentence after which the language model loses weight.
+const COOLS_AFTER: usize = 2;
+/// What is left of its weight then.
+const COOLING: f64 = 0.5;
 /// Children of a round that the language model reads; the others are too far behind to catch up.
 const JUDGED: usize = 12;
 /// The most frequent words are always proposed: no vector speaks of them, and every sentence needs them.
@@ -176,7 +195,9 @@ struct Hypothesis {
     vector: Vec<f32>,
     /// `log p(y | e(h))`.
     evidence: f64,
-    /// With the language model.
+    /// `log p(h)`, once the language model was asked.
+    log_prob: f64,
+    /// Both, by the weight of the lap.
     score: f64,
 }
 
@@ -232,17 +253,20 @@ impl Fitted<'_> {
             let first = starts.drain(..).map(|words| (words, None)).collect();
             let first = self.evaluate(&mut run, first)?.into_iter().map(|(h, _)| h).collect();
             let mut beam = Vec::new();
-            self.admit(&mut beam, first)?;
+            beam.extend(found.first().cloned());
+            self.weigh(&mut beam, self.hot());
+            self.admit(&mut beam, first, self.hot())?;
             self.lap(&mut run, &mut beam, &mut pieces, &mut belief)?;
             found.append(&mut beam);
-            self.keep(&mut found);
+            self.weigh(&mut found, self.weight());
+            found.dedup_by(|a, b| a.text == b.text);
             if run.queries >= p.queries
                 || run.queries == before
                 || found.first().is_none_or(|best| self.is_exact(y, best))
             {
                 break;
             }
-            starts = self.mend(y, &found, rng)?;
+            starts = self.mend(y, &found[0], rng)?;
             starts.extend(self.retell(y, &found, rng)?.iter().map(|text| self.normal(text)));
             starts.truncate(p.queries - run.queries);
             pieces.extend(self.pieces(&self.voices(&starts, &found), &mut belief));
@@ -251,22 +275,18 @@ impl Fitted<'_> {
         }
         let Some(best) = found.first() else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
         run.trace.push((run.queries, cosine(y, &best.vector)));
-        Ok(Guess { queries: run.queries, trace: run.trace, ..Guess::new(best.text.clone(), best.score) })
+        Ok(Guess { queries: run.queries, trace: run.trace, ..Guess::new(self.cased(best)?, best.score) })
     }
 
-    /// What the corrector makes of each sentence.
-    fn mend(&self, y: &[f32], found: &[Hypothesis], rng: &mut seed::Stream) -> Result<Vec<Vec<String>>, Error> {
+    /// What the corrector makes of a sentence.
+    fn mend(&self, y: &[f32], h: &Hypothesis, rng: &mut seed::Stream) -> Result<Vec<Vec<String>>, Error> {
         let Some(mender) = &self.mender else { return Ok(Vec::new()) };
         let denoised = self.adaptation.denoise(&Embeddings::new(y.to_vec(), y.len())?);
-        let mut mended = Vec::new();
-        for h in found {
-            let texts = mender.rewrite(&self.writer, denoised.row(0), (&h.text, &h.vector), rng)?;
-            mended.extend(texts.iter().map(|text| self.normal(text)));
-        }
-        Ok(mended)
+        let texts = mender.rewrite(&self.writer, denoised.row(0), (&h.text, &h.vector), rng)?;
+        Ok(texts.iter().map(|text| self.normal(text)).collect())
     }
 
-    /// Rewrites the beam until nothing gets better or all queries are spent.
+    /// Rewrites the beam until nothing gets better at the smallest weight or all queries are spent.
     fn lap(
         &self,
         run: &mut Run,
@@ -274,16 +294,18 @@ impl Fitted<'_> {
         pieces: &mut Vec<Piece>,
         belief: &mut Belief,
     ) -> Result<(), Error> {
-        let ranking = Ranking {
-            bigrams: &self.bigrams,
-            scale: 1.0 / self.adaptation.sigma().max(0.1).powi(2) as f32,
-            fluency: self.params.fluency as f32,
-        };
-        let mut stale = 0;
+        let scale = 1.0 / self.adaptation.sigma().max(SHARPEST).powi(2) as f32;
+        let (mut weight, mut stale) = (self.hot(), 0);
         while run.queries < self.params.queries && stale < PATIENCE && !beam.is_empty() {
             if self.is_exact(run.y, &beam[0]) {
                 break;
             }
+            if stale >= COOLS_AFTER && weight > self.weight() {
+                weight = (COOLING * weight).max(self.weight());
+                self.weigh(beam, weight);
+                stale = 0;
+            }
+            let ranking = Ranking { bigrams: &self.bigrams, scale, fluency: weight as f32 };
             if stale > 0 {
                 self.widen(run.y, &beam[0], pieces, belief);
             }
@@ -319,7 +341,7 @@ impl Fitted<'_> {
             }
             let joined = joined(&gains, &parents, pieces).into_iter().map(|words| (words, None)).collect();
             children.extend(self.evaluate(run, joined)?.into_iter().map(|(child, _)| child));
-            self.admit(beam, children)?;
+            self.admit(beam, children, weight)?;
             stale = if beam[0].score > best + 1e-9 { 0 } else { stale + 1 };
         }
         Ok(())
@@ -420,7 +442,7 @@ impl Fitted<'_> {
             .map(|((words, text, origin), vector)| {
                 let evidence = self.adaptation.log_likelihood(run.y, vector);
                 let (words, text, vector) = (words.clone(), text.clone(), vector.to_vec());
-                (Hypothesis { words, text, vector, evidence, score: evidence }, *origin)
+                (Hypothesis { words, text, vector, evidence, log_prob: 0.0, score: evidence }, *origin)
             })
             .collect())
     }
@@ -428,7 +450,7 @@ impl Fitted<'_> {
     /// Scores `children` and takes the best into the beam.
     ///
     /// No text is likelier than certain, so a child whose evidence alone falls short of the beam's last is not read at all.
-    fn admit(&self, beam: &mut Vec<Hypothesis>, mut children: Vec<Hypothesis>) -> Result<(), Error> {
+    fn admit(&self, beam: &mut Vec<Hypothesis>, mut children: Vec<Hypothesis>, weight: f64) -> Result<(), Error> {
         let bar = beam.last().filter(|_| beam.len() >= self.params.beam).map_or(f64::NEG_INFINITY, |last| last.score);
         children.retain(|child| child.evidence > bar);
         children.sort_by(|a, b| b.evidence.total_cmp(&a.evidence).then_with(|| a.text.cmp(&b.text)));
@@ -442,17 +464,63 @@ impl Fitted<'_> {
             None => self.writer.log_probs(&self.adaptation, None, &texts)?,
         };
         for (child, log_prob) in children.iter_mut().zip(log_probs) {
-            child.score = child.evidence + self.params.fluency * log_prob;
+            child.log_prob = log_prob;
         }
         beam.append(&mut children);
-        self.keep(beam);
+        self.weigh(beam, weight);
         Ok(())
     }
 
-    fn keep(&self, beam: &mut Vec<Hypothesis>) {
+    /// Scores sentences that the language model has read by its weight, and keeps the best.
+    fn weigh(&self, beam: &mut Vec<Hypothesis>, weight: f64) {
+        for h in beam.iter_mut() {
+            h.score = h.evidence + weight * h.log_prob;
+        }
         beam.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.text.cmp(&b.text)));
         beam.truncate(self.params.beam);
     }
+
+    /// The language model's weight.
+    fn weight(&self) -> f64 {
+        let sigma = self.adaptation.sigma();
+        self.params.fluency + self.params.trust * (sigma / sigma.max(SHARPEST)).powi(2)
+    }
+
+    /// The weight that a lap begins with.
+    fn hot(&self) -> f64 {
+        self.weight().max(self.params.heat * self.params.fluency)
+    }
+
+    /// The text, with capitals where the decoder would write them: an encoder that does not read case says nothing of words
+    /// that the attacker's own texts lack.
+    fn cased(&self, found: &Hypothesis) -> Result<String, Error> {
+        let unsure = |word: &String| self.lexicon.find(word).is_some_and(|w| self.lexicon.count(w) == 0);
+        let places: Vec<usize> = (0..found.words.len()).filter(|&i| unsure(&found.words[i])).collect();
+        if self.reads_case || places.is_empty() {
+            return Ok(found.text.clone());
+        }
+        let with_capitals = |places: &[usize]| {
+            let mut words = found.words.clone();
+            for &i in places {
+                words[i] = words::capitalised(&words[i]);
+            }
+            render(&words)
+        };
+        let variants: Vec<String> =
+            std::iter::once(found.text.clone()).chain(places.iter().map(|&i| with_capitals(&[i]))).collect();
+        let variants: Vec<&str> = variants.iter().map(String::as_str).collect();
+        let log_probs = self.writer.log_probs(&self.adaptation, None, &variants)?;
+        let names: Vec<usize> =
+            places.iter().zip(&log_probs[1..]).filter(|(_, p)| **p > log_probs[0]).map(|(&i, _)| i).collect();
+        Ok(with_capitals(&names))
+    }
+}
+
+/// Whether the encoder tells capitals from small letters.
+fn reads_case(view: &View) -> Result<bool, Error> {
+    let Some(record) = view.auxiliary.iter().find(|r| r.text.chars().any(char::is_uppercase)) else { return Ok(false) };
+    let both = view.encoder.encode(&[record.text.as_str(), &record.text.to_lowercase()])?;
+    Ok(both.row(0) != both.row(1))
 }
 
 /// Words as a text with a capital at its start.
@@ -500,14 +568,60 @@ mod tests {
             text: text.to_owned(),
             vector: y.to_vec(),
             evidence: 0.0,
+            log_prob: 0.0,
             score: 0.0,
         };
-        let mended = fitted.mend(y, std::slice::from_ref(&start), &mut rng).expect("rewrites");
+        let mended = fitted.mend(y, &start, &mut rng).expect("rewrites");
         assert_eq!(mended.len(), 5, "two likeliest, three drawn");
         let far = scene.clean.select(&[30]);
         let guesses = fitted.invert(&far, "mending", &Quiet).expect("a guess");
         assert!(guesses[0].queries <= 60 && guesses[0].score.is_finite(), "{guesses:?}");
         assert!(guesses[0].trace.windows(2).all(|w| w[0].0 <= w[1].0), "queries only grow");
+    }
+
+    fn sentence(text: &str, evidence: f64, log_prob: f64) -> Hypothesis {
+        Hypothesis {
+            words: words::split(text),
+            text: text.to_owned(),
+            vector: Vec::new(),
+            evidence,
+            log_prob,
+            score: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_hot_search_prefers_the_sentence_and_a_cold_one_the_words() {
+        let scene = Scene::new(120, "identity", &["zanzibar"]);
+        let view = scene.view();
+        let decoder =
+            Decoder { steps: 2, batch: 8, d_model: 16, layers: 1, heads: 2, vocabulary: 300, ..Decoder::default() };
+        let params = Search { beam: 2, decoder, ..Search::default() };
+        let mut fitted = params.open(&view, &Quiet).expect("fits");
+        let mut beam =
+            vec![sentence("a bag", 40.0, -90.0), sentence("a text", 36.0, -50.0), sentence("far", 1.0, -30.0)];
+        fitted.weigh(&mut beam, fitted.hot());
+        let texts: Vec<&str> = beam.iter().map(|h| h.text.as_str()).collect();
+        assert_eq!(texts, ["a text", "a bag"], "{:?}", beam.iter().map(|h| h.score).collect::<Vec<_>>());
+        fitted.weigh(&mut beam, fitted.weight());
+        assert_eq!((beam[0].text.as_str(), beam[0].score), ("a bag", 40.0 - 90.0 * 0.05));
+
+        for (pipeline, weight) in [("gaussian(sigma=0.05)", 0.05 + 0.125), ("gaussian(sigma=0.3)", 0.05 + 0.5)] {
+            let scene = Scene::new(120, &format!("clip(l2=1) | {pipeline}"), &[]);
+            let view = scene.view();
+            let noisy = params.open(&view, &Quiet).expect("fits");
+            assert!((noisy.weight() - weight).abs() < 1e-9 && noisy.hot() == noisy.weight(), "{}", noisy.weight());
+        }
+
+        assert!(!fitted.reads_case, "the toy encoder folds case");
+        let found = sentence("Ships left zanzibar at dawn", 1.0, -9.0);
+        let cased = fitted.cased(&found).expect("cased");
+        assert!(
+            cased == found.text || cased == "Ships left Zanzibar at dawn",
+            "{cased}: only the word that no text holds may change"
+        );
+        fitted.reads_case = true;
+        assert_eq!(fitted.cased(&found).expect("cased"), found.text, "the encoder has spoken");
     }
 
     #[test]
