@@ -118,6 +118,9 @@ impl<'t> Reader<'t> {
         }
         let data = if let Some((start, data)) = data {
             self.data(start, &data);
+            for one in &protect {
+                self.groups(start, &data, one);
+            }
             data
         } else {
             self.problem(0, "section `[data]` is missing; it needs at least `corpus`");
@@ -162,6 +165,18 @@ impl<'t> Reader<'t> {
         ] {
             if !ok {
                 self.problem(start, what);
+            }
+        }
+    }
+
+    /// Attackers rehearse on releases of validation records: a pipeline that cannot release them would fail in every cell.
+    fn groups(&mut self, start: usize, data: &Data, protection: &Protection) {
+        let members = protection.pipeline.state().members;
+        for (key, records) in [("targets", data.targets), ("validation", data.validation)] {
+            if records < members {
+                let name = &protection.name;
+                let what = format!("`data.{key}` is {records}, but groups of `{name}` have {members} members");
+                self.problem(start, &what);
             }
         }
     }
@@ -515,6 +530,22 @@ lr = -1.0
         ] {
             assert!(message.contains(expected), "{expected} is missing from\n{message}");
         }
+    }
+
+    #[test]
+    fn groups_that_the_validation_records_cannot_fill_are_named() {
+        let study = |validation: usize| {
+            format!(
+                "schema = 1\nname = \"groups\"\n[data]\ncorpus = \"toy\"\ntargets = 40\nvalidation = {validation}\n[encode]\n\
+                 victim = \"toy\"\njudges = [\"toy-judge\"]\n[[protect]]\nname = \"open\"\npipeline = \"identity\"\n\
+                 [[protect]]\nname = \"dp\"\npipeline = \"clip(l2=1) | prototype(members=20) | gaussian(epsilon=1)\"\n\
+                 [[attack]]\nkind = \"blind\"\n"
+            )
+        };
+        let message = Study::parse("groups.toml", &study(19)).expect_err("too few").to_string();
+        assert!(message.contains("line 3: `data.validation` is 19, but groups of `dp` have 20 members"), "{message}");
+        assert!(!message.contains("`data.targets`"), "{message}");
+        Study::parse("groups.toml", &study(20)).expect("enough");
     }
 
     #[test]
