@@ -58,6 +58,11 @@ impl<'a> Adaptation<'a> {
         self.sigma
     }
 
+    /// The `s` of [`Adaptation::log_likelihood`]: no candidate is held to a likelihood sharper than that of noise .1.
+    pub fn spread(&self) -> f64 {
+        self.sigma.max(0.1)
+    }
+
     /// Records behind one released row.
     pub fn members(&self) -> usize {
         self.members
@@ -84,10 +89,10 @@ impl<'a> Adaptation<'a> {
     /// How well a candidate's clean vector explains a released row, as a log-likelihood up to a constant.
     ///
     /// # Formula
-    /// `log p(y | x) = (y.x - |x|^2 / 2) / s^2`, `s = max(sigma, 0.1)` ([`SHARPEST`]): without noise, one hundredth of a cosine is
+    /// `log p(y | x) = (y.x - |x|^2 / 2) / s^2`, `s = max(sigma, 0.1)`: without noise, one hundredth of a cosine is
     /// worth one nat of the language model.
     pub fn log_likelihood(&self, y: &[f32], candidate: &[f32]) -> f64 {
-        let s = self.sigma.max(SHARPEST);
+        let s = self.spread();
         let (mut product, mut norm) = (0.0_f64, 0.0_f64);
         for (&a, &b) in y.iter().zip(candidate) {
             product += f64::from(a) * f64::from(b);
@@ -96,9 +101,6 @@ impl<'a> Adaptation<'a> {
         (product - 0.5 * norm) / (s * s)
     }
 }
-
-/// No candidate is held to a likelihood sharper than that of this noise.
-pub const SHARPEST: f64 = 0.1;
 
 /// What a row of one release is multiplied by so that its mean is the signal, and the noise per coordinate that it then has.
 ///

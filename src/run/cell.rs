@@ -31,6 +31,8 @@ const VERSION: u32 = 2;
 const RESCALED: u32 = 1;
 /// Raised when the scores of the release itself change.
 const RELEASE_SCORES: u32 = 2;
+/// Raised when searches change that an attack runs without naming their parameters.
+const INNER_SEARCH: u32 = 1;
 /// Raised when the values of contributions change.
 const VALUES: u32 = 1;
 /// Raised when the scores of whole groups change.
@@ -143,6 +145,11 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
         .and_then(|choice| image::kept::identity(choice).unwrap_or_default())
     {
         content["pretrained"] = kept.into();
+    }
+    if let Some(AttackConfig::Align(align)) = attack
+        && align.search_queries > 0
+    {
+        content["search"] = INNER_SEARCH.into();
     }
     if let Some(AttackConfig::BestOf(_)) = attack {
         let rivals: Vec<String> = rivals(bench, cell).iter().map(|rival| id(bench, rival)).collect();

@@ -9,8 +9,7 @@ use super::decoder::{Candidate, Decoder, Pairing, Writer};
 use super::lexicon::{self, Lexicon, Reach};
 use super::prior::{Prior, SmolLm};
 use super::words;
-use crate::attack::adapt::{Adaptation, SHARPEST};
-use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
+use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
 use crate::seed;
 use effect::{Belief, Effects};
@@ -252,8 +251,7 @@ impl Fitted<'_> {
             let before = run.queries;
             let first = starts.drain(..).map(|words| (words, None)).collect();
             let first = self.evaluate(&mut run, first)?.into_iter().map(|(h, _)| h).collect();
-            let mut beam = Vec::new();
-            beam.extend(found.first().cloned());
+            let mut beam: Vec<Hypothesis> = found.first().cloned().into_iter().collect();
             self.weigh(&mut beam, self.hot());
             self.admit(&mut beam, first, self.hot())?;
             self.lap(&mut run, &mut beam, &mut pieces, &mut belief)?;
@@ -267,7 +265,7 @@ impl Fitted<'_> {
                 break;
             }
             starts = self.mend(y, &found[0], rng)?;
-            starts.extend(self.retell(y, &found, rng)?.iter().map(|text| self.normal(text)));
+            starts.extend(self.retell(y, &found[0], rng)?.iter().map(|text| self.normal(text)));
             starts.truncate(p.queries - run.queries);
             pieces.extend(self.pieces(&self.voices(&starts, &found), &mut belief));
             pieces.sort_by(|a, b| a.text.cmp(&b.text));
@@ -294,7 +292,7 @@ impl Fitted<'_> {
         pieces: &mut Vec<Piece>,
         belief: &mut Belief,
     ) -> Result<(), Error> {
-        let scale = 1.0 / self.adaptation.sigma().max(SHARPEST).powi(2) as f32;
+        let scale = 1.0 / self.adaptation.spread().powi(2) as f32;
         let (mut weight, mut stale) = (self.hot(), 0);
         while run.queries < self.params.queries && stale < PATIENCE && !beam.is_empty() {
             if self.is_exact(run.y, &beam[0]) {
@@ -366,9 +364,8 @@ impl Fitted<'_> {
     }
 
     /// Sentences of the decoder that favour the words of what was found.
-    fn retell(&self, y: &[f32], found: &[Hypothesis], rng: &mut seed::Stream) -> Result<Vec<String>, Error> {
-        let words: BTreeSet<&str> =
-            found.iter().take(1).flat_map(|h| &h.words).map(String::as_str).filter(|w| words::is_word(w)).collect();
+    fn retell(&self, y: &[f32], h: &Hypothesis, rng: &mut seed::Stream) -> Result<Vec<String>, Error> {
+        let words: BTreeSet<&str> = h.words.iter().map(String::as_str).filter(|w| words::is_word(w)).collect();
         let bonus = self.params.bonus as f32;
         let words: Vec<(&str, f32)> = words.into_iter().map(|w| (w, bonus)).collect();
         self.writer.retell(&self.adaptation, y, &words, RETOLD, rng)
@@ -482,8 +479,8 @@ impl Fitted<'_> {
 
     /// The language model's weight.
     fn weight(&self) -> f64 {
-        let sigma = self.adaptation.sigma();
-        self.params.fluency + self.params.trust * (sigma / sigma.max(SHARPEST)).powi(2)
+        let noise = self.adaptation.sigma() / self.adaptation.spread();
+        self.params.fluency + self.params.trust * noise.powi(2)
     }
 
     /// The weight that a lap begins with.
