@@ -567,7 +567,12 @@ fn side(c: &Canvas, y: &Axis, (left, right): (f64, f64), title: &str, shares: bo
     if shares {
         c.line(&[(left, y.at(0.0)), (right, y.at(0.0))], INK, 1.5);
     }
-    c.upright(title, (12.0, f64::midpoint(top, bottom)), LABEL.ink().centred());
+    if LABEL.width_of(title) <= bottom - top {
+        c.upright(title, (12.0, f64::midpoint(top, bottom)), LABEL.ink().centred());
+    } else {
+        // Upright it would run into the legend.
+        c.text(title, (10.0, top - 9.0), LABEL.ink());
+    }
 }
 
 /// One protection of a frontier.
@@ -822,5 +827,15 @@ mod tests {
         assert!(lines(&[], &plane).standalone("none").starts_with("<svg width=\"430\""));
         assert!(histograms(&[], "x").inline("none").contains("viewBox"));
         assert!(frontier(&[], "x", "y", "").inline("none").contains("</svg>"));
+    }
+
+    #[test]
+    fn a_title_longer_than_its_axis_lies_above_it() {
+        let drawn = |y_label: &str| {
+            let plane = Plane { width: HALF, x_label: "x", y_label, steps: &[], shares: false, note: "" };
+            lines(&[], &plane).standalone("none")
+        };
+        assert!(drawn("short").contains("rotate(270"));
+        assert!(!drawn("squared error of the held-out pictures over that of their mean").contains("rotate(270"));
     }
 }
