@@ -5,6 +5,7 @@ use super::cell::tried;
 use crate::Error;
 use crate::attack::AttackConfig;
 use crate::attack::image::painter;
+use crate::attack::text::decoder::Decoder;
 use crate::attack::text::kept::{Kept, Role};
 use crate::data::Picture;
 use crate::encode::Encoder;
@@ -13,6 +14,15 @@ use std::time::Instant;
 
 /// Share of the machine's matrix speed that training reaches, from the benchmark of the train step.
 const TRAINING_EFFICIENCY: f64 = 0.7;
+
+/// Share of it that writing texts piece by piece reaches: few rows at a time, and a draw from the whole vocabulary for each.
+const WRITING_EFFICIENCY: f64 = 0.15;
+
+/// Pieces of a text, as news sentences have them.
+const PIECES: usize = 24;
+
+/// What a search takes for each query beyond the encoder's time: proposals, the language model, new starts.
+const SEARCHING: f64 = 1.4;
 
 /// One sentence: how much is left to do and how long that takes on this machine, from two short probes.
 pub fn sentence(bench: &Bench, open: usize, total: usize) -> Result<String, Error> {
@@ -103,6 +113,19 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
     let encode_s = pace(bench.victim)?;
     let judge_s = pace(bench.judges[0])?;
     let flops = rayon::current_num_threads() as f64 * flops_per_second();
+    // A kept attacker brings its own shape.
+    let shaped = |decoder: &Decoder| {
+        let mut d = decoder.clone();
+        if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info(), Role::Decoder) {
+            let shape = kept.shape();
+            (d.d_model, d.layers, d.slots, d.vocabulary) = (shape.d_model, shape.layers, shape.slots, shape.vocab);
+            d.steps = d.steps_from(true);
+        }
+        d
+    };
+    let writing_s = |decoder: &Decoder, texts: f64| {
+        texts * (PIECES * 2 * weights(&shaped(decoder))) as f64 / (flops * WRITING_EFFICIENCY)
+    };
     let mut cell_s = 0.0;
     let mut trained = Vec::new();
     for attack in study.attack.iter().map(|a| &a.config) {
@@ -118,20 +141,25 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
         let (decoder, source) = match attack {
             AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
             AttackConfig::Corrector(c) => {
-                // Half of what is written was written before.
-                cell_s += 0.5 * faced * (c.rounds * c.beam * (c.beam + c.samples)) as f64 * encode_s;
+                // A third of what is written was written before.
+                let written = faced * (c.rounds * c.beam * (c.beam + c.samples)) as f64;
+                cell_s += 0.7 * written * encode_s + writing_s(&c.decoder, written);
                 // Hypotheses for the whole auxiliary side, spoilt texts, and a training on texts of twice the length.
-                cell_s += study.data.auxiliary as f64 * encode_s / study.protect.len() as f64;
+                let drafts = study.data.auxiliary as f64;
+                cell_s += drafts * encode_s + writing_s(&c.decoder, drafts);
                 cell_s += c.spoilt * (c.steps * c.batch) as f64 * encode_s;
                 further = 2 * c.steps;
                 let steps = c.decoder.steps + c.folds * c.fold_steps;
-                (Some(crate::attack::text::decoder::Decoder { steps, ..c.decoder.clone() }), "corrections")
+                (Some(Decoder { steps, ..c.decoder.clone() }), "corrections")
             }
             AttackConfig::Search(s) => {
-                cell_s += 1.2 * faced * s.queries as f64 * encode_s;
+                cell_s += SEARCHING * faced * s.queries as f64 * encode_s;
                 (Some(s.decoder.clone()), "releases")
             }
-            AttackConfig::Align(a) => (Some(a.decoder.clone()), "own space"),
+            AttackConfig::Align(a) => {
+                cell_s += SEARCHING * faced * a.search_queries as f64 * encode_s;
+                (Some(a.decoder.clone()), "own space")
+            }
             AttackConfig::Slots(s) => {
                 // Directions are embedded once for all protections; filled forms are longer than their carriers.
                 let once = 8000.0 * s.carriers as f64 + 1500.0;
@@ -142,27 +170,28 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
             AttackConfig::Blind(b) => (Some(b.decoder()), "permuted"),
             _ => (None, ""),
         };
-        if let Some(mut d) = decoder {
-            if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info(), Role::Decoder) {
-                let shape = kept.shape();
-                (d.d_model, d.layers, d.slots, d.vocabulary) = (shape.d_model, shape.layers, shape.slots, shape.vocab);
-                d.steps = d.steps_from(true);
-            }
+        if let Some(decoder) = decoder {
+            let mut d = shaped(&decoder);
             let sampled = std::mem::take(&mut d.samples);
             if !trained.contains(&(d.clone(), source)) {
-                // Pieces of a text with its prefix, as news sentences have them.
-                let tokens = (d.batch * (28 + d.slots)) as f64;
-                let per_token = 6.0 * (12 * d.d_model * d.d_model * d.layers + d.d_model * d.vocabulary) as f64;
+                let tokens = (d.batch * (PIECES + d.slots)) as f64;
+                let per_token = 6.0 * weights(&d) as f64;
                 let steps = d.adapt_steps as f64 + d.steps as f64 / study.protect.len() as f64 + further as f64;
                 cell_s += steps * tokens * per_token / (flops * TRAINING_EFFICIENCY);
                 trained.push((d.clone(), source));
             }
             if source == "releases" {
-                cell_s += 0.8 * faced * sampled as f64 * encode_s;
+                let drawn = faced * sampled as f64;
+                cell_s += 0.8 * drawn * encode_s + writing_s(&decoder, drawn);
             }
         }
     }
     Ok(cell_s * (study.protect.len() * study.seeds.len()) as f64)
+}
+
+/// Weights that every piece of a text is multiplied with.
+fn weights(d: &Decoder) -> usize {
+    12 * d.d_model * d.d_model * d.layers + d.d_model * d.vocabulary
 }
 
 /// Matrix speed of one thread at a size like the decoder's.

@@ -318,8 +318,11 @@ fn draw(z: &[f32], how: &Sampling, order: &mut Vec<(f32, u32)>, rng: &mut dyn Rn
     );
     let mut total = weigh(order);
     if how.top_p < 1.0 {
-        order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let wanted = how.top_p.max(0.0) * total;
+        // All weights below this one add up to half of what may be left out: none of them is kept, so none need be sorted.
+        let least = 0.5 * (total - wanted) / order.len() as f64;
+        order.retain(|&(weight, _)| f64::from(weight) >= least);
+        order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let mut held = 0.0;
         let kept = order.iter().position(|&(weight, _)| {
             held += f64::from(weight);
@@ -407,8 +410,16 @@ impl Decoder {
         how: &Sampling,
         max_len: usize,
     ) -> Result<Vec<Hypothesis>, Error> {
-        let cond: Vec<f32> = jobs.iter().flat_map(|(row, _)| *row).copied().collect();
-        let mut session = Session::start(self, Prefix::Rows(&cond), given, jobs.len())?;
+        // Texts behind the same vector stand next to each other: what they share is read once.
+        let (mut rows, mut of): (Vec<&[f32]>, Vec<usize>) = (Vec::new(), Vec::with_capacity(jobs.len()));
+        for &(row, _) in jobs {
+            if rows.last() != Some(&row) {
+                rows.push(row);
+            }
+            of.push(rows.len() - 1);
+        }
+        let mut session = Session::start(self, Prefix::Rows(&rows.concat()), given, rows.len())?;
+        session.reorder(&of);
         let mut rngs: Vec<_> = jobs.iter().map(|&(_, key)| seed::Stream::seed_from_u64(key)).collect();
         let mut texts = vec![Hypothesis { tokens: Vec::new(), log_prob: 0.0, finished: false }; jobs.len()];
         let mut live: Vec<usize> = (0..jobs.len()).collect();

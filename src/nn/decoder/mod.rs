@@ -408,6 +408,7 @@ impl Decoder {
 mod tests {
     use super::*;
     use rand::RngExt;
+    use std::collections::BTreeSet;
 
     fn decoder() -> Decoder {
         let config = DecoderConfig {
@@ -585,6 +586,49 @@ mod tests {
         assert!(narrow.iter().all(|h| h.tokens == [likeliest] || (h.finished && likeliest == 0)));
         let without = draw(&Sampling { bonus: vec![(likeliest, f32::NEG_INFINITY)], ..plain });
         assert!(without.iter().all(|h| h.tokens != [likeliest]));
+    }
+
+    #[test]
+    fn samples_behind_one_vector_are_those_that_are_drawn_apart() {
+        let decoder = decoder();
+        let conds = [[0.3, -0.2, 1.0, 0.5, -0.7], [0.1, 0.9, -0.4, 0.2, 0.6]];
+        let how = Sampling { top_p: 0.9, ..Sampling::default() };
+        let draw = |cond: &[f32], rng: &mut seed::Stream| decoder.sample(cond, 7, &how, 8, rng).expect("texts");
+        let together = draw(&conds.concat(), &mut seed::stream(11, "decoder tests", "shared"));
+        let mut rng = seed::stream(11, "decoder tests", "shared");
+        let apart: Vec<_> = conds.iter().flat_map(|cond| draw(cond, &mut rng)).collect();
+        let tokens =
+            |all: &[Vec<Hypothesis>]| -> Vec<Vec<u32>> { all.iter().flatten().map(|h| h.tokens.clone()).collect() };
+        assert_eq!(tokens(&together), tokens(&apart));
+        assert!(tokens(&together).iter().any(|t| *t != together[0][0].tokens), "each has its own stream");
+    }
+
+    #[test]
+    fn top_p_draws_from_the_smallest_set_that_holds_its_share() {
+        let decoder = decoder();
+        let cond = [0.3, -0.2, 1.0, 0.5, -0.7];
+        let session = Session::start(&decoder, Prefix::Shared(&cond), &[], 1).expect("a session");
+        let z = session.logits();
+        let mut shares: Vec<(f64, u32)> = (0..41_u32).map(|t| (log_softmax(z, t).exp(), t)).collect();
+        shares.sort_by(|a, b| b.0.total_cmp(&a.0));
+        for top_p in [0.3, 0.7, 0.95] {
+            let mut held = 0.0;
+            let wanted: BTreeSet<u32> = shares
+                .iter()
+                .take_while(|(share, _)| {
+                    let open = held < top_p;
+                    held += share;
+                    open
+                })
+                .map(|&(_, token)| token)
+                .collect();
+            let how = Sampling { top_p, ..Sampling::default() };
+            let mut rng = seed::stream(12, "decoder tests", "top p");
+            let drawn = decoder.sample(&cond, 4000, &how, 1, &mut rng).expect("texts").remove(0);
+            let seen: BTreeSet<u32> = drawn.iter().map(|h| h.tokens.first().copied().unwrap_or(0)).collect();
+            // 4,000 draws miss a token of 1 in 200 with a probability of e^-20.
+            assert_eq!(seen, wanted, "top_p {top_p}");
+        }
     }
 
     #[test]
