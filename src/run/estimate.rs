@@ -16,12 +16,12 @@ use std::time::Instant;
 const TRAINING_EFFICIENCY: f64 = 0.7;
 
 /// Share of it that writing texts piece by piece reaches: few rows at a time, and a draw from the whole vocabulary for each.
-const WRITING_EFFICIENCY: f64 = 0.15;
+const WRITING_EFFICIENCY: f64 = 0.17;
 
 /// Pieces of a text, as news sentences have them.
-const PIECES: usize = 24;
+const PIECES: usize = 28;
 
-/// What a search takes for each query beyond the encoder's time: proposals, the language model, new starts.
+/// What a query of a search takes, in times of encoding one text: proposals, the language model and new starts come on top.
 const SEARCHING: f64 = 1.4;
 
 /// One sentence: how much is left to do and how long that takes on this machine, from two short probes.
@@ -113,19 +113,6 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
     let encode_s = pace(bench.victim)?;
     let judge_s = pace(bench.judges[0])?;
     let flops = rayon::current_num_threads() as f64 * flops_per_second();
-    // A kept attacker brings its own shape.
-    let shaped = |decoder: &Decoder| {
-        let mut d = decoder.clone();
-        if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info(), Role::Decoder) {
-            let shape = kept.shape();
-            (d.d_model, d.layers, d.slots, d.vocabulary) = (shape.d_model, shape.layers, shape.slots, shape.vocab);
-            d.steps = d.steps_from(true);
-        }
-        d
-    };
-    let writing_s = |decoder: &Decoder, texts: f64| {
-        texts * (PIECES * 2 * weights(&shaped(decoder))) as f64 / (flops * WRITING_EFFICIENCY)
-    };
     let mut cell_s = 0.0;
     let mut trained = Vec::new();
     for attack in study.attack.iter().map(|a| &a.config) {
@@ -137,17 +124,18 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
         if !attack.is_probe() {
             cell_s += faced * (judge_s + encode_s);
         }
-        let mut further = 0;
+        let (mut further, mut written) = (0, 0.0);
         let (decoder, source) = match attack {
             AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
             AttackConfig::Corrector(c) => {
                 // A third of what is written was written before.
-                let written = faced * (c.rounds * c.beam * (c.beam + c.samples)) as f64;
-                cell_s += 0.7 * written * encode_s + writing_s(&c.decoder, written);
+                let rewrites = faced * (c.rounds * c.beam * (c.beam + c.samples)) as f64;
+                cell_s += 0.7 * rewrites * encode_s;
                 // Hypotheses for the whole auxiliary side, spoilt texts, and a training on texts of twice the length.
                 let drafts = study.data.auxiliary as f64;
-                cell_s += drafts * encode_s + writing_s(&c.decoder, drafts);
+                cell_s += drafts * encode_s;
                 cell_s += c.spoilt * (c.steps * c.batch) as f64 * encode_s;
+                written = rewrites + drafts;
                 further = 2 * c.steps;
                 let steps = c.decoder.steps + c.folds * c.fold_steps;
                 (Some(Decoder { steps, ..c.decoder.clone() }), "corrections")
@@ -170,8 +158,13 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
             AttackConfig::Blind(b) => (Some(b.decoder()), "permuted"),
             _ => (None, ""),
         };
-        if let Some(decoder) = decoder {
-            let mut d = shaped(&decoder);
+        if let Some(mut d) = decoder {
+            // A kept attacker brings its own shape.
+            if let Ok(Some(kept)) = Kept::find(&d.pretrained, bench.victim.info(), Role::Decoder) {
+                let shape = kept.shape();
+                (d.d_model, d.layers, d.slots, d.vocabulary) = (shape.d_model, shape.layers, shape.slots, shape.vocab);
+                d.steps = d.steps_from(true);
+            }
             let sampled = std::mem::take(&mut d.samples);
             if !trained.contains(&(d.clone(), source)) {
                 let tokens = (d.batch * (PIECES + d.slots)) as f64;
@@ -182,8 +175,10 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
             }
             if source == "releases" {
                 let drawn = faced * sampled as f64;
-                cell_s += 0.8 * drawn * encode_s + writing_s(&decoder, drawn);
+                cell_s += 0.8 * drawn * encode_s;
+                written += drawn;
             }
+            cell_s += written * (2 * PIECES * weights(&d)) as f64 / (flops * WRITING_EFFICIENCY);
         }
     }
     Ok(cell_s * (study.protect.len() * study.seeds.len()) as f64)
