@@ -20,6 +20,8 @@ import urllib.request
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 CONNECTIONS = 64
+# Contributions of one account: more would spend its privacy budget.
+EACH = 20
 
 
 def seal(key, body):
@@ -54,22 +56,23 @@ async def main():
     group = charter["groups"][0]
     cells = len(group["centroids"]) // group["dim"] + 1
     host, port = base.split("//")[1].split(":")
-    keys = [Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"load%d%d" % (i, os.getpid())).digest()) for i in range(CONNECTIONS)]
+    keys = [Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"load%d%d" % (i, os.getpid())).digest()) for i in range(CONNECTIONS * -(-count // (CONNECTIONS * EACH)))]
     catalogue = catalogue_hash(group)
     work = []
     for i in range(count):
         draw = hashlib.sha256(b"%d" % i).digest()
         body = {"kind": "contribute", "edge": now["edge"], "group": group["group"], "catalogue": catalogue,
                 "epoch": now["epoch"], "nonce": draw[:16].hex(), "items": 1,
-                "mechanism": {"epsilon_milli": 10, "pipeline": "none", "sigma_ppm": 0, "members": 1, "release_epsilon_milli": 0},
-                "cells": [int.from_bytes(draw[j:j + 2], "big") - 32768 + i for j in range(cells)],
+                "mechanism": {"epsilon_milli": 1000, "pipeline": "none", "sigma_ppm": 0, "members": 1, "release_epsilon_milli": 0},
+                "cells": [4096 * (j == 0) + int.from_bytes(draw[j:j + 2], "big") % 4001 - 2000 for j in range(cells)],
                 "release": [], "commitment": draw.hex()}
-        work.append(request("/v1/contributions", seal(keys[i % CONNECTIONS], body), host))
+        work.append(request("/v1/contributions", seal(keys[i % CONNECTIONS + CONNECTIONS * (i // CONNECTIONS // EACH)], body), host))
     times, statuses = [], {}
 
     async def connection(k):
         reader, writer = await asyncio.open_connection(host, int(port))
-        await exchange(reader, writer, request("/v1/register", seal(keys[k], {"kind": "register", "edge": now["edge"]}), host))
+        for key in keys[k::CONNECTIONS]:
+            await exchange(reader, writer, request("/v1/register", seal(key, {"kind": "register", "edge": now["edge"]}), host))
         for data in work[k::CONNECTIONS]:
             begun = time.perf_counter()
             status, _ = await exchange(reader, writer, data)

@@ -17,9 +17,9 @@ enum Denoiser {
 pub struct Adaptation<'a> {
     view: &'a View<'a>,
     denoiser: Option<Denoiser>,
-    /// What rows are multiplied by before they are denoised: unit rows hold their signal at its expected cosine.
-    scale: f32,
     sigma: f64,
+    /// Root mean square length of the encoder's vectors; exactly 1 where they have unit length.
+    length: f64,
     members: usize,
 }
 
@@ -28,12 +28,13 @@ impl<'a> Adaptation<'a> {
     pub fn fit(view: &'a View<'a>) -> Result<Self, Error> {
         let dim = view.clean.dim();
         let noise = view.pipeline.noise_at(dim);
-        let (scale, sigma) = reading(view.pipeline, dim);
-        let sigma = sigma / (view.releases as f64).sqrt();
+        let sigma = reading(view.pipeline, dim).1 / (view.releases as f64).sqrt();
         let members = noise.as_ref().map_or(1, |n| n.members).max(1);
         let denoiser = if sigma > 0.0 {
-            let mut rng = seed::stream(view.seed, &view.fingerprint, "signal statistics");
-            let signal = view.pipeline.without_noise().release(view.clean, Some(view.strata), &mut rng)?.vectors;
+            // Named by the signal alone: protections that differ in their noise share it, and what is learnt from it.
+            let quiet = view.pipeline.without_noise();
+            let mut rng = seed::stream(view.seed, &format!("{} {quiet}", view.inputs), "signal statistics");
+            let signal = quiet.release(view.clean, Some(view.strata), &mut rng)?.vectors;
             let learned = match view.denoising {
                 Denoising::Wiener => None,
                 Denoising::Learned => Learned::train(view, &signal)?.filter(|learned| learned.helps_at(sigma)),
@@ -42,7 +43,10 @@ impl<'a> Adaptation<'a> {
         } else {
             None
         };
-        Ok(Self { view, denoiser, scale: scale as f32, sigma, members })
+        let square: f64 = view.clean.values().iter().map(|&v| f64::from(v).powi(2)).sum();
+        let length = (square / view.clean.len().max(1) as f64).sqrt();
+        let length = if (length - 1.0).abs() < 1e-3 || length <= 0.0 { 1.0 } else { length };
+        Ok(Self { view, denoiser, sigma, length, members })
     }
 
     /// What the auxiliary records would release without the noise: row `i` is record `i`.
@@ -58,9 +62,10 @@ impl<'a> Adaptation<'a> {
         self.sigma
     }
 
-    /// The `s` of [`Adaptation::log_likelihood`]: no candidate is held to a likelihood sharper than that of noise .1.
+    /// The `s` of [`Adaptation::log_likelihood`]: no candidate is held to a likelihood sharper than that of noise of a tenth
+    /// of a vector's length.
     pub fn spread(&self) -> f64 {
-        self.sigma.max(0.1)
+        self.sigma.max(0.1 * self.length)
     }
 
     /// Records behind one released row.
@@ -70,27 +75,27 @@ impl<'a> Adaptation<'a> {
 
     /// The best estimate of the clean vectors that the view's denoiser has; the rows themselves without noise.
     pub fn denoise(&self, y: &Embeddings) -> Embeddings {
-        let Some(denoiser) = &self.denoiser else { return y.clone() };
-        let mut y = y.clone();
-        y.values_mut().iter_mut().for_each(|v| *v *= self.scale);
-        match denoiser {
-            Denoiser::Wiener(wiener) => wiener.apply(&y),
-            Denoiser::Learned(learned) => learned.apply(&y, self.sigma),
+        match &self.denoiser {
+            None => y.clone(),
+            Some(Denoiser::Wiener(wiener)) => wiener.apply(y),
+            Some(Denoiser::Learned(learned)) => learned.apply(y, self.sigma),
         }
     }
 
-    /// A fresh draw of the real pipeline on the auxiliary records: row `i` is what the attacker would see of record `i`.
+    /// A fresh draw of the real pipeline on the auxiliary records, as [`read`]: row `i` is what the attacker would see of
+    /// record `i`.
     pub fn draw(&self, purpose: &str) -> Result<Embeddings, Error> {
-        release(self.view.pipeline, self.view.clean, self.view.strata, self.view.releases, |k| {
+        let seen = release(self.view.pipeline, self.view.clean, self.view.strata, self.view.releases, |k| {
             seed::stream(self.view.seed, &self.view.fingerprint, &format!("{purpose} {k}"))
-        })
+        })?;
+        Ok(read(self.view.pipeline, seen))
     }
 
     /// How well a candidate's clean vector explains a released row, as a log-likelihood up to a constant.
     ///
     /// # Formula
-    /// `log p(y | x) = (y.x - |x|^2 / 2) / s^2`, `s = max(sigma, 0.1)`: without noise, one hundredth of a cosine is
-    /// worth one nat of the language model.
+    /// `log p(y | x) = (y.x - |x|^2 / 2) / s^2`, `s = max(sigma, 0.1 C)`, `C` the vectors' length: without noise, one
+    /// hundredth of a cosine is worth one nat of the language model.
     pub fn log_likelihood(&self, y: &[f32], candidate: &[f32]) -> f64 {
         let s = self.spread();
         let (mut product, mut norm) = (0.0_f64, 0.0_f64);
@@ -102,17 +107,44 @@ impl<'a> Adaptation<'a> {
     }
 }
 
+/// Released rows as every attacker takes them: those that were shortened or lengthened after their noise have the length of
+/// their signal again, so that `y = x + noise` holds for all that reads them.
+pub fn read(pipeline: &Pipeline, mut released: Embeddings) -> Embeddings {
+    let scale = reading(pipeline, released.dim()).0 as f32;
+    released.values_mut().iter_mut().for_each(|v| *v *= scale);
+    released
+}
+
 /// What a row of one release is multiplied by so that its mean is the signal, and the noise per coordinate that it then has.
 ///
 /// # Formula
-/// Unit rows hold their signal at its expected cosine `c`: `1/c`. Other rows are unbiased as they are.
-fn reading(pipeline: &Pipeline, dim: usize) -> (f64, f64) {
+/// A signal of length `C` under noise `s` has length `L = sqrt(C^2 + d s^2)`, nearly the same for every row. `normalize` makes
+/// that 1 and `clip` to `R` makes it `min(L, R)`, while the signal alone would have been left with `C' = 1` or `min(C, R)`:
+/// `(C' L / (C min(L, R)), s C' / C)`. Rows that nothing came after are unbiased as they are.
+pub(super) fn reading(pipeline: &Pipeline, dim: usize) -> (f64, f64) {
     let Some(noise) = pipeline.noise_at(dim) else { return (1.0, 0.0) };
-    if noise.rescaled && pipeline.state_at(dim).domain == Domain::Sphere {
-        // On the sphere the signal has length 1.
-        (noise.expected_cosine(dim, 1).recip(), noise.sigma_per_coordinate / noise.signal_norm)
-    } else {
-        (1.0, noise.sigma_per_coordinate)
+    let (sigma, norm) = (noise.sigma_per_coordinate, noise.signal_norm);
+    let length = norm.hypot(sigma * (dim as f64).sqrt());
+    let (signal, row) = match pipeline.state_at(dim).domain {
+        _ if !noise.rescaled => return (1.0, sigma),
+        Domain::Sphere => (1.0, 1.0),
+        Domain::L2 { radius } => (norm.min(radius), length.min(radius)),
+        Domain::Unbounded => return (1.0, sigma),
+    };
+    (signal * length / (norm * row), sigma * signal / norm)
+}
+
+/// The noise before the rows were shortened or lengthened, from what is left of it on the rows: the inverse of what
+/// `normalize` or `clip` to `R` did, `s = s' C / sqrt(R^2 - d s'^2)` for a signal of length `C`.
+pub fn before_rescaling(pipeline: &Pipeline, dim: usize, left: f64) -> f64 {
+    let Some(noise) = pipeline.noise_at(dim).filter(|noise| noise.rescaled) else { return left };
+    let domain = pipeline.state_at(dim).domain;
+    let (norm, noisy) = (noise.signal_norm, left * (dim as f64).sqrt());
+    match domain.radius() {
+        None => left,
+        Some(radius) if domain != Domain::Sphere && norm.hypot(noisy) <= radius => left,
+        // A release that is nearly all noise leaves its strength untold.
+        Some(radius) => left * norm / (radius * radius - noisy * noisy).max(1e-3 * radius * radius).sqrt(),
     }
 }
 
@@ -226,9 +258,8 @@ mod tests {
             let pipeline: Pipeline = pipeline.parse().expect("valid");
             let quiet = pipeline.without_noise();
             let mut draw = |p: &Pipeline| p.release(&clean, None, &mut rng).expect("finite rows").vectors;
-            let (signal, mut y) = (draw(&quiet), draw(&pipeline));
-            let (scale, sigma) = reading(&pipeline, d);
-            y.values_mut().iter_mut().for_each(|v| *v *= scale as f32);
+            let (signal, y) = (draw(&quiet), read(&pipeline, draw(&pipeline)));
+            let sigma = reading(&pipeline, d).1;
             let mean = |a: &Embeddings| mean_cosine(a, &signal);
             let guess = Wiener::fit(&signal, sigma).apply(&y);
             let off = guess
@@ -239,6 +270,9 @@ mod tests {
         };
         for pipeline in [
             "normalize | gaussian(sigma=0.2) | normalize",
+            "clip(l2=1) | gaussian(sigma=0.2) | clip(l2=1)",
+            "clip(l2=1) | gaussian(sigma=0.2) | clip(l2=0.5)",
+            "clip(l2=1) | gaussian(sigma=0.2) | clip(l2=9)",
             "clip(l2=1) | laplace_l1(epsilon=120)",
             "clip(l2=1) | laplace_l2(rate=50)",
             "normalize | vmf(kappa=50)",
@@ -249,7 +283,8 @@ mod tests {
             "scale_perturb(scale=1, beta=8)",
         ] {
             let (sigma, raw, cosine, off) = denoised(pipeline);
-            let (_, raw_normal, cosine_normal, off_normal) = denoised(&format!("clip(l2=1) | gaussian(sigma={sigma})"));
+            let quiet = pipeline.parse::<Pipeline>().expect("valid").without_noise();
+            let (_, raw_normal, cosine_normal, off_normal) = denoised(&format!("{quiet} | gaussian(sigma={sigma})"));
             assert!((raw - raw_normal).abs() < 0.02, "{pipeline}: raw {raw} {raw_normal}");
             assert!(
                 cosine > raw + 0.05 && (cosine - cosine_normal).abs() < 0.05,
@@ -278,6 +313,19 @@ mod tests {
             y.values_mut().iter_mut().zip(noise.values()).for_each(|(v, e)| *v += e);
             let found = estimate_sigma(&y, &own);
             assert!((found / sigma - 1.0).abs() < 0.05, "{found} against {sigma}");
+        }
+    }
+
+    #[test]
+    fn noise_is_told_from_what_rescaling_left_of_it() {
+        for (pipeline, left) in [
+            ("normalize | gaussian(sigma=0.2) | normalize", 0.2 / (1.0 + 384.0 * 0.04_f64).sqrt()),
+            ("clip(l2=1) | gaussian(sigma=0.2) | clip(l2=0.5)", 0.1 / (1.0 + 384.0 * 0.04_f64).sqrt()),
+            ("clip(l2=1) | gaussian(sigma=0.2) | clip(l2=9)", 0.2),
+            ("clip(l2=1) | gaussian(sigma=0.2)", 0.2),
+        ] {
+            let found = before_rescaling(&pipeline.parse().expect("valid"), 384, left);
+            assert!((found - 0.2).abs() < 1e-9, "{pipeline}: {found}");
         }
     }
 

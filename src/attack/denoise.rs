@@ -176,7 +176,7 @@ impl Learned {
     /// When the loss leaves the real numbers or the workshop cannot be written.
     pub fn train(view: &View, signal: &Embeddings) -> Result<Option<Self>, Error> {
         let quiet = view.pipeline.without_noise();
-        let name = format!("denoiser v1\u{0}{}\u{0}{quiet}\u{0}{}", view.inputs, view.seed);
+        let name = format!("denoiser v2\u{0}{}\u{0}{quiet}\u{0}{}", view.inputs, view.seed);
         let path = view.workshop.join(format!("denoiser-{}.bin", &blake3::hash(name.as_bytes()).to_hex()[..20]));
         let held = |i: usize| blake3::hash(view.auxiliary[i].document.as_bytes()).as_bytes()[2] < 26;
         // Where rows stand for groups, a row is nobody's: every tenth is held out.

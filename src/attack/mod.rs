@@ -54,7 +54,7 @@ pub struct View<'a> {
     pub pipeline: &'a Pipeline,
     /// Leaked pairs, access level L1: row `i` is what the victim really released of auxiliary record `i`, secret
     /// parameters and a noise of its own included, averaged over its releases. There are as many rows as the attacker
-    /// declared in [`Knowledge::leaked_pairs`], and none for attackers that declared none.
+    /// declared in [`Knowledge::leaked_pairs`], and none for attackers that declared none. As [`adapt::read`] gives them.
     pub leaked: &'a Embeddings,
     /// How many independent releases of each target the attacker sees.
     pub releases: usize,
@@ -189,7 +189,7 @@ pub trait Attack {
 
 /// An attacker that has learned all it will.
 pub trait Inverter: Sync {
-    /// One guess for each released row, in order. Rows are attacked independently of each other.
+    /// One guess for each released row as [`adapt::read`] gives it, in order. Rows are attacked independently of each other.
     fn invert(&self, released: &Embeddings, task: &str, progress: &dyn Progress) -> Result<Vec<Guess>, Error>;
 
     /// Which pretrained attacker it started from, and what that one was trained on.

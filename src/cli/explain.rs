@@ -167,7 +167,7 @@ const TOPICS: &[Topic] = &[
         ATTACKS,
         "corrector",
         "A decoder that reads its own last guess: the released vector, the guess's vector, their difference and the guess's words. It\n\
-         writes better guesses, embeds them and goes on. Trained on guesses of decoders that have not seen the text, and on the texts\n\
+         writes better guesses, embeds them and goes on. Trained on guesses of decoders that were not tuned on the text, and on the texts\n\
          themselves, spoilt anew in each epoch (`spoilt`, the share of those). Starts from the corrector that is kept for the victim.\n\
          `feedback` hides the guess's vector: `zeroed` when it attacks, `withheld` in training as well.",
     ),

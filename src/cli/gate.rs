@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use chrono::NaiveDate;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use stitchback::Exit;
 use stitchback::gate::output::{self, Format};
 use stitchback::gate::{self, Baseline, Options, Policy, Verdict};
+use stitchback::study::Study;
+use stitchback::{Exit, report};
 
 /// Judge a finished run by a policy: pass (0), leak or loss of utility (1), inconclusive (4). Trains nothing.
 #[derive(Debug, clap::Args)]
@@ -83,14 +84,40 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 /// The policy, or every problem that it has.
-pub(crate) fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+fn read_policy(path: &Path) -> anyhow::Result<Policy> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| Usage(format!("cannot read the policy `{shown}`: {e}")))?;
     Ok(Policy::parse(&shown, &text).map_err(gate::Error::from).map_err(stitchback::Error::from)?)
 }
 
+/// The policy that a study names, if it names one.
+pub(crate) fn policy_of(study: &Study) -> anyhow::Result<Option<Policy>> {
+    match study.gate.policy.as_str() {
+        "" => Ok(None),
+        policy => read_policy(Path::new(policy)).map(Some),
+    }
+}
+
+/// Judges run folders at the end of their study: the verdict stands beside the records, in the report and on stdout.
+pub(crate) fn conclude(folders: &[PathBuf], policy: &Policy, json: bool) -> anyhow::Result<Exit> {
+    let (verdict, _) = gate::judge(folders, policy, &Options::today()).map_err(stitchback::Error::from)?;
+    for folder in folders {
+        let text = output::json(&verdict).map_err(stitchback::Error::from)?;
+        output::put(&folder.join("verdict.json"), &text).map_err(stitchback::Error::from)?;
+        // The verdict is part of what an auditor reads.
+        report::write(std::slice::from_ref(folder), &folder.join("report.html"), report::Options::default())
+            .map_err(stitchback::Error::from)?;
+    }
+    if json {
+        ui::note(&output::text(&verdict));
+    } else {
+        show(&verdict, false)?;
+    }
+    Ok(verdict.exit())
+}
+
 /// Prints a verdict; in a GitHub workflow also as annotations and as the step's summary.
-pub(crate) fn show(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
+fn show(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
     let text = if json {
         output::json(verdict).map_err(stitchback::Error::from)?.trim_end().to_owned()
     } else {
@@ -103,14 +130,11 @@ pub(crate) fn show(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
     }
     if let Some(summary) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(summary);
-        let shown = path.display();
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .with_context(|| format!("cannot open the step's summary `{shown}`"))?;
-        file.write_all(output::markdown(verdict).as_bytes())
-            .with_context(|| format!("cannot write the step's summary `{shown}`"))?;
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&path);
+        // A courtesy to the runner: the verdict stands without it.
+        if let Err(error) = file.and_then(|mut file| file.write_all(output::markdown(verdict).as_bytes())) {
+            ui::note(&format!("cannot write the step's summary `{}`: {error}", path.display()));
+        }
     }
     Ok(())
 }

@@ -103,8 +103,8 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> Option<Exit> {
         if cause.downcast_ref::<Usage>().is_some() {
             return Some(Exit::Usage);
         }
-        if cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-            return None;
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return (error.kind() != io::ErrorKind::BrokenPipe).then_some(Exit::Input);
         }
     }
     Some(Exit::Internal)
@@ -122,6 +122,12 @@ mod tests {
         assert_eq!(exit_code(&error), Some(Exit::Usage));
         assert_eq!(exit_code(&anyhow::Error::new(Usage("no".to_owned()))), Some(Exit::Usage));
         assert_eq!(exit_code(&anyhow::anyhow!("a fault")), Some(Exit::Internal));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_bad_input() {
+        let missing = std::fs::read("no/such/file").expect_err("there is none");
+        assert_eq!(exit_code(&anyhow::Error::new(missing).context("while reading")), Some(Exit::Input));
     }
 
     #[test]

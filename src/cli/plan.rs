@@ -1,7 +1,7 @@
 //! `stitchback plan`, `task` and `merge`: a study on many machines that share a folder.
 
 use super::ui::{self, Terminal};
-use super::{Usage, run};
+use super::{Usage, gate, run};
 use anyhow::Context as _;
 use std::path::PathBuf;
 use stitchback::gate::output;
@@ -24,7 +24,7 @@ pub(crate) struct PlanArgs {
     quiet: bool,
 }
 
-/// Run tasks of a plan: at once done where they are finished, else computed and kept (75: try again)
+/// Run tasks of a plan: at once done where they are finished, else computed and kept (75: try again; 70: one failed)
 #[derive(Debug, clap::Args)]
 pub(crate) struct TaskArgs {
     /// The plan
@@ -93,11 +93,20 @@ pub(crate) fn task(args: &TaskArgs) -> anyhow::Result<Exit> {
     terminal.listen().context("cannot listen for Ctrl-C")?;
     let done = scale::work(&tasks, &wanted, &terminal)?;
     terminal.finish();
+    let mut exit = Exit::Pass;
     for (&i, done) in wanted.iter().zip(&done) {
-        let how = if *done == Done::Now { "done" } else { "finished before" };
+        let how = match done {
+            Done::Before => "finished before",
+            Done::Now => "done",
+            Done::Failed(why) => {
+                terminal.warn(&format!("{}: {why}", tasks[i].what));
+                exit = Exit::Internal;
+                "failed"
+            }
+        };
         ui::print(&format!("{} {how}: {}", tasks[i].id, tasks[i].what))?;
     }
-    Ok(Exit::Pass)
+    Ok(exit)
 }
 
 /// `7`, or `3-9`.
@@ -116,12 +125,27 @@ pub(crate) fn merge(args: &MergeArgs) -> anyhow::Result<Exit> {
     } else {
         args.run.clone()
     };
+    // As in a local run, a policy with problems is told before the work.
+    let policy = gate::policy_of(&scale::planned(&folder)?)?;
     let terminal = Terminal::new(args.quiet);
-    let summary = scale::merge(&folder, &terminal)?;
+    let finished = scale::merge(&folder, &terminal)?;
     terminal.finish();
     let html = folder.join("report.html");
     report::write(std::slice::from_ref(&folder), &html, report::Options::default()).map_err(stitchback::Error::from)?;
     report::write_plots(&folder).map_err(stitchback::Error::from)?;
     ui::print(&html.display().to_string())?;
-    Ok(if summary.attacker_strong_enough { Exit::Pass } else { Exit::Inconclusive })
+    for failure in &finished.failed {
+        terminal.warn(failure);
+    }
+    let exit = if !finished.failed.is_empty() {
+        Exit::Internal
+    } else if finished.summary.attacker_strong_enough {
+        Exit::Pass
+    } else {
+        Exit::Inconclusive
+    };
+    Ok(match &policy {
+        Some(policy) => exit.or(gate::conclude(std::slice::from_ref(&folder), policy, false)?),
+        None => exit,
+    })
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use std::path::{Path, PathBuf};
 use stitchback::run::{self, record::Summary};
 use stitchback::study::Study;
-use stitchback::{Exit, gate, report};
+use stitchback::{Exit, report};
 
 /// Run a study: fetch, encode, protect, attack, measure, report. Running it again resumes it.
 #[derive(Debug, clap::Args)]
@@ -74,10 +74,7 @@ pub(crate) fn read_study(path: &Path) -> anyhow::Result<Study> {
 #[expect(clippy::needless_pass_by_value, reason = "a study is run once")]
 pub(crate) fn conduct(study: Study, args: &Conduct) -> anyhow::Result<Exit> {
     // A policy with problems is told before the work, not after it.
-    let policy = match study.gate.policy.as_str() {
-        "" => None,
-        policy => Some(super::gate::read_policy(Path::new(policy))?),
-    };
+    let policy = super::gate::policy_of(&study)?;
     let terminal = Terminal::new(args.quiet);
     terminal.listen().context("cannot listen for Ctrl-C")?;
     let parts = study.parts();
@@ -108,20 +105,7 @@ pub(crate) fn conduct(study: Study, args: &Conduct) -> anyhow::Result<Exit> {
         folders.push(finished.folder);
     }
     if let Some(policy) = &policy {
-        let (verdict, _) = gate::judge(&folders, policy, &gate::Options::today()).map_err(stitchback::Error::from)?;
-        for folder in &folders {
-            let text = gate::output::json(&verdict).map_err(stitchback::Error::from)?;
-            gate::output::put(&folder.join("verdict.json"), &text).map_err(stitchback::Error::from)?;
-            // The verdict is part of what an auditor reads.
-            report::write(std::slice::from_ref(folder), &folder.join("report.html"), report::Options::default())
-                .map_err(stitchback::Error::from)?;
-        }
-        if args.json {
-            super::ui::note(&gate::output::text(&verdict));
-        } else {
-            super::gate::show(&verdict, false)?;
-        }
-        exit = exit.or(verdict.exit());
+        exit = exit.or(super::gate::conclude(&folders, policy, args.json)?);
     }
     if args.json {
         let text = match &summaries[..] {

@@ -65,7 +65,7 @@ impl Agent {
     /// Protects raw vectors of one group.
     ///
     /// # Errors
-    /// When there are none, or the pipeline cannot protect them.
+    /// When there are none, or the pipeline cannot protect them or has noise of an unknown standard deviation.
     pub fn protect(
         &self,
         catalogue: &Catalogue,
@@ -80,23 +80,11 @@ impl Agent {
         }
         let mut cells = channel::histogram(catalogue, raw);
         channel::add_noise(&mut cells, shield.budget, rng);
-        let mut mechanism = Mechanism {
-            epsilon_milli: shield.budget.epsilon_milli,
-            pipeline: "none".to_owned(),
-            sigma_ppm: 0,
-            members: 1,
-            release_epsilon_milli: 0,
-        };
+        let mechanism = Mechanism::of(shield.budget, shield.pipeline.as_ref(), raw.dim())?;
         let mut release = Vec::new();
         if let Some(pipeline) = &shield.pipeline {
-            let claim = pipeline.claim();
-            let sigma = claim.sigma().unwrap_or(0.0);
-            mechanism.pipeline = pipeline.to_string();
-            mechanism.sigma_ppm = (sigma * 1e6).round() as u32;
-            mechanism.members = pipeline.noise().map_or(1, |n| n.members as u32);
-            mechanism.release_epsilon_milli = claim.epsilon(pipeline.delta()).map_or(0, |e| (e * 1000.0).ceil() as u64);
             let rows = pipeline.release(raw, None, rng)?.vectors;
-            release = rows.rows().map(|row| Protected::new(row, sigma).steps().to_vec()).collect();
+            release = rows.rows().map(|row| Protected::new(row, mechanism.sigma()).steps().to_vec()).collect();
         }
         let mut salt = [0; 32];
         rng.fill_bytes(&mut salt);

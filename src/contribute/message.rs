@@ -2,6 +2,8 @@
 
 use super::Error;
 use super::catalogue::hex;
+use super::channel::Budget;
+use crate::protect::Pipeline;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,13 @@ pub enum Body {
         /// What it cost in micro-credits; 0 gives everything back.
         cost: u64,
     },
+    /// Ends the epoch; signed by the edge's own key.
+    Close {
+        /// Name of the edge.
+        edge: String,
+        /// The current epoch: the message ends this one and no other.
+        epoch: u64,
+    },
 }
 
 /// A topic cell of a catalogue.
@@ -128,6 +137,39 @@ pub struct Mechanism {
     pub members: u32,
     /// Epsilon of the vectors, in thousandths; 0 without vectors or without a guarantee.
     pub release_epsilon_milli: u64,
+}
+
+impl Mechanism {
+    /// What is declared for cells under `budget` and vectors of `dim` coordinates behind `pipeline`; `None` sends none.
+    ///
+    /// # Errors
+    /// For noise whose standard deviation is not known: a row under it has no known length, and no similarity.
+    pub fn of(budget: Budget, pipeline: Option<&Pipeline>, dim: usize) -> Result<Self, Error> {
+        let mut out = Self {
+            epsilon_milli: budget.epsilon_milli,
+            pipeline: "none".to_owned(),
+            sigma_ppm: 0,
+            members: 1,
+            release_epsilon_milli: 0,
+        };
+        let Some(pipeline) = pipeline else { return Ok(out) };
+        let claim = pipeline.claim_at(dim);
+        if pipeline.has_noise() && claim.sigma().is_none() {
+            let why = "the noise of this pipeline has no known standard deviation, so that its vectors cannot be valued; \
+                       take noise that has one, or send no vectors";
+            return Err(Error::Input(why.to_owned()));
+        }
+        out.pipeline = pipeline.to_string();
+        out.sigma_ppm = (claim.sigma().unwrap_or(0.0) * 1e6).round() as u32;
+        out.members = pipeline.noise_at(dim).map_or(1, |n| n.members as u32);
+        out.release_epsilon_milli = claim.epsilon(pipeline.delta()).map_or(0, |e| (e * 1000.0).ceil() as u64);
+        Ok(out)
+    }
+
+    /// Declared noise on each coordinate of a vector.
+    pub fn sigma(&self) -> f64 {
+        f64::from(self.sigma_ppm) * 1e-6
+    }
 }
 
 impl Contribution {

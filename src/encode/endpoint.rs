@@ -5,9 +5,11 @@
 //! bearer token where it is set), `STITCHBACK_ENDPOINT_BUDGET` (most texts that one process may send).
 
 use super::{Embeddings, Encoder, EncoderInfo, Error};
-use serde::Deserialize;
+use crate::data::asset;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,6 +28,9 @@ const ANSWER_CAP: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// What the endpoint is asked first: its answer is part of the fingerprint, so that a model that changes is another encoder.
 const PROBE: &str = "The quick brown fox jumps over the lazy dog.";
+/// Two answers to the probe are of one model up to this squared distance, as a share of their lengths' product: for unit vectors
+/// a cosine of .999.
+const SAME: f64 = 2e-3;
 
 /// Where an endpoint is and how often it may be asked.
 #[derive(Debug, Clone)]
@@ -38,6 +43,8 @@ pub struct Settings {
     pub budget: usize,
     /// Wait before the second attempt; doubled for each further one.
     pub pause: Duration,
+    /// Folder that keeps what endpoints answered to the probe; `None` forgets it.
+    pub memory: Option<PathBuf>,
 }
 
 impl Settings {
@@ -60,7 +67,8 @@ impl Settings {
                 .parse()
                 .map_err(|_| refused("STITCHBACK_ENDPOINT_BUDGET is a number of texts, for example 20000"))?,
         };
-        Ok(Self { url, key: var("STITCHBACK_ENDPOINT_KEY"), budget, pause: Duration::from_millis(500) })
+        let memory = asset::Cache::from_env().ok().map(|cache| cache.root().join("endpoints"));
+        Ok(Self { url, key: var("STITCHBACK_ENDPOINT_KEY"), budget, pause: Duration::from_millis(500), memory })
     }
 }
 
@@ -84,6 +92,40 @@ struct Answer {
 struct Item {
     index: usize,
     embedding: Vec<f32>,
+}
+
+/// The first answer to the probe, with the fingerprint that it gave.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    fingerprint: String,
+    probe: Vec<f32>,
+}
+
+impl Remembered {
+    fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        use std::io::Write as _;
+        std::fs::create_dir_all(path.parent().expect("a file in a folder"))?;
+        let mut file = atomic_write_file::AtomicWriteFile::open(path)?;
+        file.write_all(&serde_json::to_vec(self).expect("text and numbers"))?;
+        file.commit()
+    }
+
+    fn is_answered_by(&self, probe: &[f32]) -> bool {
+        let sum = |of: &dyn Fn(f64, f64) -> f64| -> f64 {
+            self.probe.iter().zip(probe).map(|(&a, &b)| of(f64::from(a), f64::from(b))).sum()
+        };
+        let lengths = sum(&|a, _| a * a) * sum(&|_, b| b * b);
+        self.probe.len() == probe.len() && sum(&|a, b| (a - b) * (a - b)) <= SAME * lengths.sqrt()
+    }
+}
+
+/// The pause that an endpoint asks for, at least ours and at most [`PATIENCE`].
+fn pause_of(asked: Option<Duration>, ours: Duration) -> Duration {
+    asked.unwrap_or_default().max(ours).min(PATIENCE)
 }
 
 /// What one attempt came to.
@@ -111,15 +153,35 @@ impl Endpoint {
         let answers = Mutex::new(HashMap::new());
         let mut new = Self { info, model, settings, agent: config.into(), sent: AtomicUsize::new(0), answers };
         let probe = new.ask(&[PROBE])?.remove(0);
-        let mut hasher = blake3::Hasher::new_derive_key("stitchback endpoint v1");
-        hasher.update(new.model.as_bytes());
-        // Services round differently from day to day: three digits tell models apart and survive that.
+        new.info.dim = probe.len();
+        new.info.fingerprint = new.fingerprint(probe);
+        Ok(new)
+    }
+
+    /// Model, address, dimension and the answer to the probe. Services round differently from day to day: an answer near the
+    /// one that is remembered keeps its fingerprint, so that a rerun finds what it made.
+    fn fingerprint(&self, probe: Vec<f32>) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("stitchback endpoint v2");
+        for part in [&self.model, &self.settings.url] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.update(&(probe.len() as u64).to_le_bytes());
+        let file = |folder: &PathBuf| folder.join(format!("{}.json", hasher.finalize().to_hex()));
+        let path = self.settings.memory.as_ref().map(file);
+        let known = path.as_deref().and_then(Remembered::read).filter(|known| known.is_answered_by(&probe));
+        if let Some(known) = known {
+            return known.fingerprint;
+        }
         for v in &probe {
             hasher.update(&((v * 1000.0).round() as i32).to_le_bytes());
         }
-        new.info.dim = probe.len();
-        new.info.fingerprint = hasher.finalize().to_hex().to_string();
-        Ok(new)
+        let new = Remembered { fingerprint: hasher.finalize().to_hex().to_string(), probe };
+        if let Some(path) = path {
+            // A memory that cannot be written costs a later run its cache, nothing else.
+            let _ = new.write(&path);
+        }
+        new.fingerprint
     }
 
     fn refused(&self, why: impl Into<String>) -> Error {
@@ -139,13 +201,13 @@ impl Endpoint {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 std::thread::sleep(pause);
-                pause *= 2;
+                pause = pause_of(None, pause.saturating_mul(2));
             }
             match self.attempt(texts) {
                 Attempt::Rows(rows) => return Ok(rows),
                 Attempt::Later(why, wait) => {
                     last = why;
-                    pause = wait.map_or(pause, |wait| wait.clamp(pause, PATIENCE));
+                    pause = pause_of(wait, pause);
                 }
                 Attempt::Never(why) => return Err(self.refused(why)),
             }
@@ -222,5 +284,20 @@ impl Encoder for Endpoint {
         }
         let values = keys.iter().flat_map(|key| answers[key].iter().copied()).collect();
         Embeddings::new(values, self.info.dim)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pause_is_longer_than_our_patience_and_none_panics() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause_of(None, seconds(2)), seconds(2));
+        assert_eq!(pause_of(Some(seconds(1)), seconds(2)), seconds(2));
+        assert_eq!(pause_of(Some(seconds(9)), seconds(2)), seconds(9));
+        assert_eq!(pause_of(Some(seconds(900)), seconds(2)), PATIENCE);
+        assert_eq!(pause_of(Some(seconds(5)), seconds(120)), PATIENCE, "ours alone is beyond it");
     }
 }

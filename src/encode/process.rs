@@ -171,14 +171,19 @@ impl Program {
         }
     }
 
-    /// Asks and waits for the answer.
+    /// Asks and waits for the answer. A program that does not answer is asked nothing more: what it says late would be taken for
+    /// the answer to the next question. One that refuses goes on.
     ///
     /// # Errors
     /// In words: when it is gone, silent, says what is no frame, or refuses.
     pub(crate) fn call(&mut self, header: serde_json::Value, payload: Vec<u8>) -> Result<Frame, String> {
-        let input = self.input.as_mut().ok_or("it has no input")?;
-        Frame { header, payload }.write(input).map_err(|e| format!("it no longer reads: {e}"))?;
-        let answer = self.receive(PATIENCE)?;
+        self.call_within(PATIENCE, &Frame { header, payload })
+    }
+
+    fn call_within(&mut self, patience: Duration, question: &Frame) -> Result<Frame, String> {
+        let input = self.input.as_mut().ok_or("it is gone: it did not answer before")?;
+        let asked = question.write(input).map_err(|e| format!("it no longer reads: {e}"));
+        let answer = asked.and_then(|()| self.receive(patience)).inspect_err(|_| self.input = None)?;
         if answer.header["ok"] == true {
             return Ok(answer);
         }
@@ -364,6 +369,39 @@ mod tests {
             let error = Frame::read(&mut &bytes[..]).expect_err(why);
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    /// A program that prints `frames`, each after so many seconds, and then waits for the end of its input.
+    #[cfg(unix)]
+    fn prints(frames: &[(&str, serde_json::Value)]) -> Program {
+        use std::fmt::Write as _;
+        let mut script = String::new();
+        for (seconds, header) in frames {
+            let mut bytes = Vec::new();
+            Frame { header: header.clone(), payload: Vec::new() }.write(&mut bytes).expect("memory");
+            let octal = bytes.iter().fold(String::new(), |mut text, byte| {
+                write!(text, "\\{byte:03o}").expect("memory");
+                text
+            });
+            write!(script, "sleep {seconds}; printf '{octal}'; ").expect("memory");
+        }
+        Program::start(&["sh", "-c", &(script + "cat > /dev/null")]).expect("there is a shell")
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_late_answer_is_not_taken_for_that_of_the_next_question() {
+        let question = Frame { header: json!({ "op": "encode", "n": 1 }), payload: Vec::new() };
+        let mut late = prints(&[("1", json!({ "ok": true, "rows": 1 }))]);
+        let silent = late.call_within(Duration::from_millis(100), &question).expect_err("too early");
+        assert!(silent.contains("said nothing"), "{silent}");
+        let gone = late.call_within(Duration::from_secs(10), &question).expect_err("it is asked nothing more");
+        assert!(gone.contains("it is gone"), "{gone}");
+
+        let mut refuses = prints(&[("0", json!({ "ok": false, "error": "too long" })), ("0", json!({ "ok": true }))]);
+        let refused = refuses.call_within(Duration::from_secs(10), &question).expect_err("a refusal");
+        assert_eq!(refused, "it refused: too long");
+        assert!(refuses.call_within(Duration::from_secs(10), &question).is_ok(), "a refusal ends nothing");
     }
 
     #[test]

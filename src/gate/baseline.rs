@@ -73,7 +73,7 @@ impl Fingerprint {
             (self.victim != other.victim, "the encoder under attack"),
             (self.judges != other.judges, "the judges"),
             (self.data != other.data, "the data or its split"),
-            (self.attack != other.attack, "the attack's parameters"),
+            (self.attack != other.attack, "the attackers, or what they know,"),
             (self.metric_version != other.metric_version, "the metric's version"),
         ]
         .into_iter()

@@ -3,7 +3,7 @@
 use super::baseline::{Absent, Baseline, Entry};
 use super::bounds::{Bounds, Method, Sum};
 use super::policy::{Check, Policy, WORST, Waiver, name_of};
-use super::run::{Arm, Audit, RELEASE, Run};
+use super::run::{Arm, Audit, FLOORS, RELEASE, Run};
 use super::series::Series;
 use super::verdict::{Answer, Finding, Level, Question, Reason, Waived};
 use super::{Error, Options};
@@ -12,11 +12,14 @@ use crate::run::cell::Outcome;
 use crate::run::record::Row;
 use chrono::NaiveDate;
 use rayon::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 /// Below the blind attacker by more than this is a broken attack, not privacy.
 const BELOW_FLOOR: f64 = -0.02;
+
+/// Whether the attackers of a run are strong, found out once by what it depends on: confidence and event, as bits.
+type Strengths = BTreeMap<(u64, u64), OnceLock<Option<(Reason, String)>>>;
 
 /// One figure of one protection, as a check selects it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,19 +35,20 @@ struct Subject {
 
 /// Every finding of a policy on all runs, and what a later gate may compare with.
 pub(super) fn findings(policy: &Policy, runs: &[Run], options: &Options) -> Result<(Vec<Finding>, Baseline), Error> {
-    let strengths: Vec<OnceLock<Option<(Reason, String)>>> = runs.iter().map(|_| OnceLock::new()).collect();
+    let keys = policy.checks.iter().map(|check| (by(check), OnceLock::new()));
+    let strengths: Vec<Strengths> = runs.iter().map(|_| keys.clone().collect()).collect();
     let mut jobs = Vec::new();
     let mut out = Vec::new();
     for check in policy.checks.iter().filter(|c| c.level != Level::Off) {
         for &(question, threshold) in &check.questions {
             let before = jobs.len();
-            for (run, strength) in
+            for (run, strengths) in
                 runs.iter().zip(&strengths).filter(|(run, _)| check.select.corpus(&run.evidence.corpus))
             {
                 jobs.extend(subjects(run, check, question).into_iter().map(|subject| Trial {
                     policy,
                     run,
-                    strength,
+                    strength: &strengths[&by(check)],
                     check,
                     question,
                     threshold,
@@ -64,6 +68,11 @@ pub(super) fn findings(policy: &Policy, runs: &[Run], options: &Options) -> Resu
         entries.extend(entry);
     }
     Ok((out, Baseline::new(entries)))
+}
+
+/// What the strength of attackers depends on, of a check.
+fn by(check: &Check) -> (u64, u64) {
+    (check.confidence.to_bits(), check.event.to_bits())
 }
 
 /// What a check is about in one run.
@@ -91,7 +100,7 @@ fn subjects(run: &Run, check: &Check, question: Question) -> Vec<Subject> {
             let is_paired = row.metric.contains("_minus_");
             let is_release = RELEASE.contains(&row.attack.as_str());
             let is_twin = row.attack.contains("non-adaptive") && !select.attack.text.contains("non-adaptive");
-            let is_floor = matches!(row.attack.as_str(), "blind" | "constant" | "random") && !select.attack.is_name();
+            let is_floor = FLOORS.contains(&row.attack.as_str()) && !select.attack.is_name();
             let wanted = if is_worst {
                 is_release || row.inference.is_some() || run.worst(name) == Some(row.attack.as_str())
             } else {
@@ -106,9 +115,21 @@ fn subjects(run: &Run, check: &Check, question: Question) -> Vec<Subject> {
                 out.push(one);
             }
         }
-        // A worst attacker that was never found is a gap, not a pass.
-        if is_worst && run.worst(name).is_none() && question == Question::Max && select.metric.matches("judge_leak") {
-            out.push(subject("none", WORST, "judge_leak"));
+        // A worst attacker that was never found is a gap, not a pass; so is one that failed and may have been the worst.
+        let asked = if select.metric.matches("judge_leak") {
+            Some("judge_leak".to_owned())
+        } else {
+            out.iter().find(|s| s.protection == *name && s.asked == WORST).map(|s| s.metric.clone())
+        };
+        if let Some(metric) = asked.filter(|_| is_worst && points_right(question, Direction::HigherLeaksMore)) {
+            let failed = run.failed(name);
+            let nobody = (run.worst(name).is_none() && failed.is_empty()).then_some("none");
+            for gap in failed.into_iter().chain(nobody) {
+                let one = subject(gap, WORST, &metric);
+                if !out.contains(&one) {
+                    out.push(one);
+                }
+            }
         }
     }
     out
@@ -128,7 +149,7 @@ fn points_right(question: Question, direction: Direction) -> bool {
 struct Trial<'a> {
     policy: &'a Policy,
     run: &'a Run,
-    /// Whether the attackers of this run are strong; asked once.
+    /// Whether the attackers of this run are strong, by this check's confidence and event; asked once.
     strength: &'a OnceLock<Option<(Reason, String)>>,
     check: &'a Check,
     question: Question,

@@ -31,10 +31,13 @@ pub(super) struct Plan {
     pub(super) adaptive: bool,
     pub(super) pairs: (usize, usize),
     pub(super) losses: Vec<f64>,
+    /// The first seed of the strongest attacker failed on the protected release: the summary then names a weaker one.
     pub(super) failed: bool,
     pub(super) pipeline: &'static str,
     pub(super) epsilon: Option<f64>,
     pub(super) victim: &'static str,
+    /// What the decoder and what it knows hash to.
+    pub(super) decoder: &'static str,
 }
 
 impl Default for Plan {
@@ -54,11 +57,14 @@ impl Default for Plan {
             pipeline: "clip(l2=1) | gaussian(sigma=0.1)",
             epsilon: Some(8.0),
             victim: "victim-hash",
+            decoder: "d",
         }
     }
 }
 
 const FLOOR: f64 = 0.05;
+/// Mean judge cosine of the weaker attacker, which is there where the stronger one failed.
+const WEAKER: f64 = 0.1;
 
 impl Plan {
     /// Writes the folder; its handle removes it.
@@ -72,6 +78,9 @@ impl Plan {
             for s in 1..=self.seeds {
                 rows.push(self.cell(&store, protection, "decoder", s, mean, &mut |_| {}));
                 rows.push(self.cell(&store, protection, "blind", s, self.blind, &mut |_| {}));
+                if self.failed {
+                    rows.push(self.cell(&store, protection, "nearest", s, WEAKER, &mut |_| {}));
+                }
                 rows.push(self.cell(&store, protection, "utility", s, topics, &mut |outcome| {
                     let mut rng = seed::stream(s, protection, "topics");
                     let hits = (0..self.n).map(|_| Some(f64::from(u8::from(rng.random::<f64>() < topics))));
@@ -149,10 +158,10 @@ impl Plan {
             adaptive: outcome.adaptive,
             metric: if is_utility { "topic_accuracy" } else { "judge_leak" }.to_owned(),
             version: 1,
-            value: Some(mean),
+            value: (!failed).then_some(mean),
             low: None,
             high: None,
-            n: self.n,
+            n: if failed { 0 } else { self.n },
             floor: None,
             blind: None,
             unit: "share".to_owned(),
@@ -188,7 +197,11 @@ impl Plan {
             data: "data-hash".to_owned(),
             victim: self.victim.to_owned(),
             judges: vec!["judge-hash".to_owned()],
-            attacks: BTreeMap::from([("decoder".to_owned(), "d".to_owned()), ("blind".to_owned(), "b".to_owned())]),
+            attacks: [("decoder", self.decoder), ("blind", "b")]
+                .into_iter()
+                .chain(self.failed.then_some(("nearest", "n")))
+                .map(|(name, hash)| (name.to_owned(), hash.to_owned()))
+                .collect(),
             protections: vec![
                 ("unprotected".to_owned(), "identity".to_owned()),
                 ("noisy".to_owned(), self.pipeline.to_owned()),
@@ -202,7 +215,7 @@ impl Plan {
             name: name.to_owned(),
             pipeline: pipeline.to_owned(),
             guarantee: self.guarantee(name == "noisy"),
-            best_attack: Some("decoder".to_owned()),
+            best_attack: Some(if self.failed && name == "noisy" { "nearest" } else { "decoder" }.to_owned()),
             similarity: Similarity { judge_raw: None, judge_floor: None, leak: None, low: None, high: None, n: self.n },
             recognised: None,
             victim_cosine: None,

@@ -1,6 +1,7 @@
 //! A run folder as the gate sees it: records, evidence, and cells that are read when a check asks for them.
 
 use super::Error;
+use crate::attack::AttackConfig;
 use crate::run::cell::Outcome;
 use crate::run::evidence::{self, Evidence};
 use crate::run::record::{ProtectionSummary, Row, Summary};
@@ -13,6 +14,9 @@ use std::sync::OnceLock;
 
 /// What release cells are called in the records.
 pub(super) const RELEASE: [&str; 2] = ["identification", "utility"];
+
+/// Attackers that never carry a verdict.
+pub(super) const FLOORS: [&str; 3] = ["blind", "constant", "random"];
 
 /// A run folder.
 pub(super) struct Run {
@@ -149,6 +153,17 @@ impl Run {
     /// What the summary says of a protection.
     pub(super) fn summed(&self, protection: &str) -> Option<&ProtectionSummary> {
         self.summary.protections.iter().find(|p| p.name == protection)
+    }
+
+    /// Attackers that write guesses and lack a seed or failed in one: any of them may have been the worst.
+    pub(super) fn failed(&self, protection: &str) -> Vec<&str> {
+        let whole = |attack: &str| {
+            let rows = self.rows_of(protection, attack, "judge_leak");
+            rows.len() >= self.evidence.seeds.len() && rows.iter().all(|r| r.error.is_none())
+        };
+        let attacks = self.evidence.attacks.keys().map(String::as_str);
+        let guess = attacks.filter(|name| !FLOORS.contains(name) && !AttackConfig::PROBES.contains(name));
+        guess.filter(|name| !whole(name)).collect()
     }
 
     /// The worst adaptive attacker, chosen on validation targets.

@@ -100,6 +100,45 @@ fn a_leak_that_weak_attackers_find_is_a_leak() {
 }
 
 #[test]
+fn a_strong_attacker_that_failed_is_not_replaced_by_a_weak_one() {
+    let verdict = Plan { failed: true, ..Plan::default() }.judge(POLICY, "2027-01-01");
+    let leak = |attack: &str| verdict.findings.iter().filter(|f| f.attack == attack).collect::<Vec<_>>();
+    // The summary names the weak one, and that one passes.
+    assert!(leak("nearest").iter().all(|f| f.verdict == Answer::Pass), "{verdict:#?}");
+    let gaps = leak("decoder");
+    assert_eq!(gaps.iter().map(|f| f.rule.as_str()).collect::<Vec<_>>(), ["SB1001", "SB1002"]);
+    assert!(gaps.iter().all(|f| f.reason == Some(Reason::MissingCells)), "{gaps:#?}");
+    assert_eq!(verdict.exit(), Exit::Inconclusive);
+    // Its seed is gone altogether.
+    let folder = Plan { failed: true, ..Plan::default() }.write();
+    let records = folder.path().join("records.jsonl");
+    let text = std::fs::read_to_string(&records).expect("it exists");
+    let rest: Vec<&str> = text.lines().filter(|line| !line.contains(CANARY)).collect();
+    output::put(&records, &(rest.join("\n") + "\n")).expect("writes");
+    let policy = Policy::parse("gate.toml", POLICY).expect("valid");
+    only(&judge(&paths(&[&folder]), &policy, &Options::today()).expect("reads").0, Reason::MissingCells);
+}
+
+#[test]
+fn checks_of_other_confidence_judge_the_attackers_strength_by_their_own() {
+    // The attackers gain .832 over a blind one, within a few thousandths: enough at one confidence, not at the other.
+    let policy = |levels: &[f64]| {
+        let check = |level: &f64| format!("[[check]]\nid = \"at-{level}\"\nconfidence = {level}\nmax = 0.2\n");
+        let checks: String = levels.iter().map(check).collect();
+        format!("schema = \"stitchback/gate/v1\"\n[strength]\nmin_gain = 0.829\n{checks}")
+    };
+    let found = |levels: &[f64]| -> Vec<(String, Option<Reason>)> {
+        let verdict = Plan::default().judge(&policy(levels), "2027-01-01");
+        let mut found: Vec<_> = verdict.findings.into_iter().map(|f| (f.check, f.reason)).collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    };
+    let alone = [found(&[0.6]), found(&[0.999])].concat();
+    assert_eq!(alone.iter().map(|f| f.1).collect::<Vec<_>>(), [None, Some(Reason::AttackTooWeak)]);
+    assert_eq!((found(&[0.6, 0.999]), found(&[0.999, 0.6])), (alone.clone(), alone));
+}
+
+#[test]
 fn warnings_never_block() {
     let policy = POLICY.replace("max =", "level = \"warn\"\nmax =");
     let policy = policy.replace("min_reduction = 0.75\n", "");
@@ -175,6 +214,9 @@ fn a_baseline_is_compared_only_with_its_like() {
     let other = against(Plan { victim: "another", ..Plan::default() });
     assert_eq!(other.reason, Some(Reason::IncompatibleBaseline));
     assert!(other.message.contains("the encoder under attack changed"), "{}", other.message);
+    let stronger = against(Plan { decoder: "with a learned denoiser", ..Plan::default() });
+    assert_eq!(stronger.reason, Some(Reason::IncompatibleBaseline));
+    assert!(stronger.message.contains("the attackers, or what they know, changed"), "{}", stronger.message);
     let without = Plan::default().write();
     let verdict = judge(&paths(&[&without]), &policy, &Options::today()).expect("reads").0;
     assert!(verdict.findings.iter().any(|f| f.reason == Some(Reason::NoBaseline)));

@@ -27,6 +27,9 @@ const RESAMPLES: usize = 2000;
 const LEVEL: f64 = 0.95;
 /// Resamples of equal scores differ by rounding alone, far below this.
 const ROUNDING: f64 = 1e-12;
+/// Above so many clusters the jackknife leaves out blocks of them, and so many blocks.
+const JACKKNIFED: usize = 2000;
+const BLOCKS: usize = 1000;
 /// A share with fewer clusters on either side is never bootstrapped.
 const RARE: usize = 10;
 
@@ -290,15 +293,20 @@ fn bootstrap_with(
 }
 
 /// Leaves out each cluster, then each seed; `None` where the statistic hangs on one of them.
+///
+/// Many clusters are left out in blocks, every thousandth together: the deviations' skewness over their spread is the same
+/// in expectation, at a cost that stays linear in the targets.
 fn acceleration(statistic: &dyn Fn(&Weights) -> Option<f64>, design: &Design) -> Option<f64> {
     let mut weights = design.once();
-    let mut without_cluster = Vec::with_capacity(design.clusters());
-    for members in &design.members {
-        for &target in members {
+    let blocks = if design.clusters() > JACKKNIFED { BLOCKS } else { design.clusters() };
+    let mut without_cluster = Vec::with_capacity(blocks);
+    for block in 0..blocks {
+        let left_out = || design.members.iter().skip(block).step_by(blocks).flatten();
+        for &target in left_out() {
             weights.targets[target] = 0.0;
         }
         without_cluster.push(statistic(&weights)?);
-        for &target in members {
+        for &target in left_out() {
             weights.targets[target] = 1.0;
         }
     }
@@ -504,6 +512,30 @@ mod tests {
     fn interval(values: &[f64], design: &Design) -> Estimate {
         let table = Table::one(&some(values)).expect("finite");
         mean(&table, design, (-1.0, 1.0), &mut seed::stream(1, "t", "bootstrap")).expect("scores")
+    }
+
+    /// The acceleration of a mean is its skewness over `6 sqrt n`; a block of clusters has the skewness of its sum. With 1000
+    /// blocks the skewness 2/sqrt 5 of a sum of five waiting times is known within .08 or so, on top of the data's own.
+    #[test]
+    fn many_clusters_are_left_out_in_blocks_and_few_one_by_one() {
+        let waits = |n: usize| -> Vec<Option<f64>> {
+            let mut rng = seed::stream(3, "t", "waits");
+            (0..n).map(|_| Some(Exp::new(1.0).expect("a rate").sample(&mut rng))).collect()
+        };
+        let of = |n: usize, seeds: usize| {
+            let rows = vec![waits(n); seeds];
+            let table = Table::new(&rows).expect("finite");
+            let asked = std::cell::Cell::new(0);
+            let mean = |weights: &Weights| {
+                asked.set(asked.get() + 1);
+                table.mean(weights)
+            };
+            let a = acceleration(&mean, &Design::independent(n, seeds)).expect("finite");
+            (asked.get(), a * 6.0 * (n as f64).sqrt())
+        };
+        let (few, many) = (of(2000, 1), of(5000, 2));
+        assert_eq!((few.0, many.0), (2000, 1002));
+        assert!((few.1 - 2.0).abs() < 0.3 && (many.1 - 2.0).abs() < 0.5, "{few:?} {many:?}");
     }
 
     #[test]

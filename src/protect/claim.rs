@@ -161,6 +161,8 @@ pub struct State {
     pub sensitivity: Option<Sensitivity>,
     /// Records averaged into each row, at least.
     pub members: usize,
+    /// Several records, all of one user's among them, may stand behind one row.
+    pub shared: bool,
     /// The noise so far.
     pub noise: Noise,
     /// The strongest guarantee so far.
@@ -175,6 +177,8 @@ pub struct State {
     pub delta: Option<f64>,
     /// Members of a row when the guarantee was earned.
     pub unit_members: usize,
+    /// Whether rows were shared then.
+    pub unit_shared: bool,
     /// What a reader must be told before trusting the release.
     pub warnings: Vec<String>,
 }
@@ -204,6 +208,7 @@ impl State {
             domain: Domain::Unbounded,
             sensitivity: None,
             members: 1,
+            shared: false,
             noise: Noise::Clean,
             guarantee: Guarantee::None { reason: "the pipeline adds no noise".to_owned() },
             mechanism: None,
@@ -211,6 +216,7 @@ impl State {
             implied: false,
             delta: None,
             unit_members: 1,
+            unit_shared: false,
             warnings: Vec::new(),
         }
     }
@@ -279,6 +285,7 @@ impl State {
             self.mechanism = mechanism;
             self.implied = implied;
             self.unit_members = members;
+            self.unit_shared = self.shared;
         }
     }
 
@@ -335,6 +342,8 @@ pub struct Claim {
     pub mechanism: Option<Mechanism>,
     /// Records averaged into the unit of privacy, at least.
     pub members: usize,
+    /// Several records may stand behind one row of it, so that those of one user add up.
+    pub shared: bool,
     /// Coordinates of a row, where known.
     pub dim: Option<usize>,
     /// Nobody asked for the guarantee: it follows from a sigma that was given.
@@ -359,9 +368,9 @@ impl Claim {
     /// Reads the claim off the state after the last stage.
     pub(super) fn of(state: &State) -> Self {
         // Without a guarantee the unit is what a row stands for; with one it is what the noise was scaled to.
-        let members = match state.guarantee {
-            Guarantee::None { .. } => state.members,
-            _ => state.unit_members,
+        let (members, shared) = match state.guarantee {
+            Guarantee::None { .. } => (state.members, state.shared),
+            _ => (state.unit_members, state.unit_shared),
         };
         let (guarantee, mechanism) = match &state.tainted {
             Some(reason) => (Guarantee::None { reason: reason.clone() }, None),
@@ -371,6 +380,7 @@ impl Claim {
             guarantee,
             mechanism,
             members,
+            shared,
             dim: state.dim,
             implied: state.implied,
             adjacency: Adjacency::ReplaceOne,
@@ -403,10 +413,10 @@ impl Claim {
     ///
     /// Records in rows of their own cost what further releases cost; records in one row may all push one way.
     fn composed(&self) -> (u32, f64) {
-        if self.members == 1 {
-            (self.releases.saturating_mul(self.records), 1.0)
-        } else {
+        if self.shared {
             (self.releases, f64::from(self.records))
+        } else {
+            (self.releases.saturating_mul(self.records), 1.0)
         }
     }
 
@@ -432,8 +442,11 @@ impl Claim {
                 Loss::randomised_response(epsilon * group, u64::from(k)).epsilon(delta).min(releases * epsilon * group),
             ),
             Guarantee::Shuffled { epsilon, users } => {
-                let pooled = bound::shuffled(epsilon, users as f64, delta / releases);
-                Some(releases * pooled.map_or(epsilon, |pooled| pooled.min(epsilon)))
+                let pools = f64::from(self.releases);
+                // Whatever the pool hides, a user's own rows promise this much.
+                let alone = epsilon * f64::from(self.records);
+                let pooled = bound::shuffled_group(epsilon, users as f64, self.records, delta / pools);
+                Some(pools * pooled.map_or(alone, |pooled| pooled.min(alone)))
             }
         }
     }

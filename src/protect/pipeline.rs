@@ -569,6 +569,38 @@ mod tests {
     }
 
     #[test]
+    fn records_of_a_user_add_up_in_one_sum_however_few_a_row_needs() {
+        let claim = |text: &str| Pipeline::parse(text).expect("valid").claim_at(384);
+        let one = claim("clip(l2=1) | topic_mean(epsilon=1, least=1)");
+        assert_eq!((one.members, one.shared), (1, true));
+        assert_eq!(one.clone().for_user(4).mu(), one.mu().map(|mu| 4.0 * mu));
+        // Groups of one are rows of their own, and so are rows whose noise came before the groups.
+        for text in [
+            "clip(l2=1) | prototype(members=1) | gaussian(sigma=2)",
+            "clip(l2=1) | gaussian(sigma=2) | prototype(members=9)",
+        ] {
+            assert_eq!(claim(text).for_user(9).mu(), Some(3.0), "{text}");
+        }
+    }
+
+    #[test]
+    fn records_of_a_user_in_one_pool_are_a_group_and_no_further_pools() {
+        let claim = |text: &str| Pipeline::parse(text).expect("valid").claim_at(384);
+        let pooled = claim("normalize | privunit(epsilon=1) | shuffle(users=10000)");
+        let three = pooled.clone().for_user(3).epsilon(1e-6).expect("central");
+        let pools = pooled.clone().after(3).epsilon(1e-6).expect("central");
+        assert!(three > pools && three < 3.0, "{three} {pools}");
+        // Where the pool hides nothing, what each row promises alone adds up.
+        let bare = claim("normalize | privunit(epsilon=16) | shuffle(users=10000)");
+        assert_eq!(bare.for_user(3).epsilon(1e-6), Some(48.0));
+        // Rows that several records share are nobody's row in a pool.
+        assert_eq!(
+            claim("topic_mean(least=1) | clip(l2=1) | laplace_l1(epsilon=1) | shuffle(users=10)").kind(),
+            "pure"
+        );
+    }
+
+    #[test]
     fn a_grid_replaces_noise_that_has_one_and_names_what_has_none() {
         let grid = |text: &str| Pipeline::parse(text).expect("valid").on_grid();
         let exact = grid("clip(l2=1) | prototype(members=20) | gaussian(epsilon=1)").expect("an exact sampler");

@@ -89,6 +89,7 @@ impl Stage for Prototype {
         let mut after = before.clone();
         let m = self.members as f64;
         after.members = before.members * self.members;
+        after.shared |= self.members > 1;
         if before.domain == Domain::Sphere {
             after.domain = Domain::L2 { radius: 1.0 };
         }

@@ -74,7 +74,7 @@ impl Stage for Shuffle {
 
     fn guarantee(&self, before: &State) -> State {
         let mut after = before.clone();
-        if let (Guarantee::Pure { epsilon }, 1) = (&before.guarantee, before.unit_members) {
+        if let (Guarantee::Pure { epsilon }, false) = (&before.guarantee, before.shared) {
             after.guarantee = Guarantee::Shuffled { epsilon: *epsilon, users: self.users };
         } else {
             after.promises_nothing(

@@ -16,15 +16,21 @@ use std::collections::BTreeMap;
 ///
 /// # Formula
 /// `(S + N(0, s^2 I)) / max(n + N(0, t^2), least)`, shortened to the radius `C` of the domain. With `mu` that of
-/// `(epsilon, delta)`, the sums get the share `share` of `mu^2`: `s = 2 C / (mu sqrt share)`, `t = sqrt 2 / (mu sqrt(1 - share))`.
-/// Without `epsilon` there is no noise: what an attacker takes for the signal.
+/// `(epsilon, delta)`, the sums get the share `share` of `mu^2`: `s = D / (mu sqrt share)`, `t = sqrt 2 / (mu sqrt(1 - share))`.
+/// `D` is how far one record moves the sums. Where it keeps its topic, that is the rows' sensitivity, `2 C` behind a clip;
+/// where it changes it, one sum loses a row of length `C` at most and another gains one, `sqrt 2 C` together: `D` is the
+/// larger of the two. Without `epsilon` there is no noise: what an attacker takes for the signal.
 ///
 /// # Shapes
 /// `(n, d)` in; one row for each stratum out, ascending; a single one without strata.
 ///
 /// # Guarantee
-/// `mu`-GDP, replace-one, the record that replaces may have another topic: `2 C` covers both sums, `sqrt 2` both counts. The
+/// `mu`-GDP, replace-one, the record that replaces may have another topic: `D` covers both sums, `sqrt 2` both counts. The
 /// counts are not released, and not public. Which topics occur is.
+///
+/// # Errors
+/// With `epsilon`, rows that lie in no ball about the origin: behind `center` or behind noise a sensitivity alone says nothing
+/// about a record that changes its topic.
 ///
 /// # Source
 /// The Gaussian mechanism for sums and counts (Balle and Wang 2018 for the calibration). Sums are in `f64`, and the
@@ -75,18 +81,19 @@ impl Parameters for TopicMean {
         let Some((epsilon, delta)) = self.budget else {
             return Ok(Box::new(Means { plan: *self, mu: 0.0, delta: None, sums: 0.0, counts: 0.0, radius: None }));
         };
-        let sensitivity = before.sensitivity.as_ref().ok_or_else(|| {
+        let (sensitivity, radius) = before.sensitivity.as_ref().zip(before.domain.radius()).ok_or_else(|| {
             // There is no sigma to give instead.
             NOTHING_TO_SCALE_TO.trim_end_matches(", or give `sigma`").to_owned()
         })?;
+        let moved = sensitivity.l2.max(std::f64::consts::SQRT_2 * radius);
         let mu = account::sigma(epsilon, delta, 1.0).recip();
         Ok(Box::new(Means {
             plan: *self,
             mu,
             delta: Some(delta),
-            sums: sensitivity.l2 * (1.0 + 1e-9) / (mu * self.share.sqrt()),
+            sums: moved * (1.0 + 1e-9) / (mu * self.share.sqrt()),
             counts: std::f64::consts::SQRT_2 / (mu * (1.0 - self.share).sqrt()),
-            radius: Some(0.5 * sensitivity.l2),
+            radius: Some(radius),
         }))
     }
 }
@@ -146,6 +153,7 @@ impl Stage for Means {
         let least = self.plan.least;
         let mut state = before.clone();
         state.members *= least;
+        state.shared = true;
         if before.domain == Domain::Sphere {
             state.domain = Domain::L2 { radius: 1.0 };
         }
@@ -215,5 +223,39 @@ mod tests {
         let spent = (2.0 / of("sums")).powi(2) + 2.0 / of("counts").powi(2);
         assert!((spent.sqrt() / claim.mu().expect("a claim") - 1.0).abs() < 1e-8);
         assert!(Pipeline::parse("topic_mean(epsilon=1, least=20)").is_err(), "rows of any length");
+    }
+
+    #[test]
+    fn rows_that_may_lie_anywhere_are_refused_whatever_moves_them() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("public.npy");
+        let public = Embeddings::new(vec![0.5, 1.0, 1.5, 1.0], 2).expect("finite");
+        crate::data::vectors::write(&path, &public, None).expect("writable");
+        let centred = format!("clip(l2=1) | center(public={})", path.display());
+        for before in [centred.as_str(), "clip(l2=1) | gaussian(sigma=1)"] {
+            let why = Pipeline::parse(&format!("{before} | topic_mean(epsilon=1, least=20)"))
+                .expect_err("no ball")
+                .to_string();
+            assert!(why.contains("put `clip(l2=1)` or `normalize` before it"), "{why}");
+            Pipeline::parse(&format!("{before} | clip(l2=1) | topic_mean(epsilon=1, least=20)")).expect("a ball");
+        }
+    }
+
+    #[test]
+    fn a_record_that_changes_its_topic_moves_two_sums_by_a_whole_row() {
+        let built = |before: &str| {
+            let before = Pipeline::parse(before).expect("valid").state();
+            let means = TopicMean { budget: Some((1.0, 1e-5)), share: 0.8, least: 20 };
+            format!("{:?}", means.build(&before).expect("a ball"))
+        };
+        let of = |built: &str, key: &str| -> f64 {
+            let rest = built.split(&format!("{key}: ")).nth(1).expect("the field");
+            let number = rest.trim_start_matches("Some(").split([',', ' ', ')']).next().expect("a value");
+            number.parse().expect("a number")
+        };
+        // Rows of length 1 that one record moves by a tenth: in one topic by that, in two by sqrt 2.
+        let (clip, means) = (built("clip(l2=1)"), built("clip(l2=1) | prototype(members=20)"));
+        assert!((of(&means, "sums") / of(&clip, "sums") - 0.5 * std::f64::consts::SQRT_2).abs() < 1e-12);
+        assert_eq!((of(&clip, "radius"), of(&means, "radius")), (1.0, 1.0));
     }
 }

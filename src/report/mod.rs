@@ -7,12 +7,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `verdict.rs` | the verdict in a sentence, and the other wording of numbers |
-//! | `chart.rs` | geometry: a façade over plotters' SVG backend |
+//! | `chart` | geometry: a façade over plotters' SVG backend |
 //! | `figures.rs` | which figures a run has, with captions and data tables |
 //! | `gallery.rs` | which reconstructions are shown, and the words they share with the original |
 //! | `tables.rs` | CSV and LaTeX |
 //! | `vega.rs`, `tensorboard.rs` | the figures and the learning curves for other programs |
 //! | `evidence.rs` | the run as evidence for a control of a verification standard |
+//! | `matrix.rs` | attackers and protections as tables |
+//! | `provenance.rs` | the manifest as lines of a table |
 //! | `page.rs` | the page as plain strings for the template `report.html` |
 
 mod chart;
@@ -21,7 +23,9 @@ mod figures;
 #[cfg(test)]
 mod fixture;
 mod gallery;
+mod matrix;
 mod page;
+mod provenance;
 pub mod simulation;
 mod tables;
 mod tensorboard;

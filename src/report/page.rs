@@ -3,12 +3,13 @@
 use super::evidence::{self, Exhibit};
 use super::figures::{self, Figure};
 use super::gallery::{self, Piece};
+use super::matrix::{InferenceTable, Matrix, inferred, matrices};
+use super::provenance::provenance;
 use super::verdict::{self, MISSING, cosine, in_unit, interval, maybe_interval, maybe_share, share, visible};
 use super::wall::{self, Wall};
 use super::{Options, Run};
-use crate::attack::AttackConfig;
 use crate::gate::{self, Difference};
-use crate::run::record::{Direction, GuessRecord, Inference, ProtectionSummary, Ranked, Row};
+use crate::run::record::{Direction, GuessRecord, ProtectionSummary, Ranked, Row};
 use askama::Template;
 use base64::Engine as _;
 use sha2::Digest as _;
@@ -16,12 +17,6 @@ use std::path::Path;
 
 /// Characters of one text that are shown; a longer one ends in an ellipsis.
 const MOST_TEXT: usize = 1_500;
-/// Columns of one table of attackers and protections; more make another table, so that paper can hold it.
-const MOST_COLUMNS: usize = 6;
-/// Lines of the provenance table.
-const MOST_PROVENANCE: usize = 160;
-/// Where a table's cells become darker.
-const HEAT: [f64; 5] = [0.05, 0.15, 0.3, 0.5, 0.7];
 const CSS: &str = include_str!("report.css");
 
 #[derive(Template)]
@@ -124,46 +119,6 @@ struct FigureView {
     rows: Vec<Vec<String>>,
     opens_half: bool,
     closes_half: bool,
-}
-
-struct Matrix {
-    columns: Vec<String>,
-    rows: Vec<MatrixRow>,
-}
-
-struct MatrixRow {
-    attack: String,
-    cells: Vec<MatrixCell>,
-}
-
-struct MatrixCell {
-    leak: String,
-    ends: String,
-    more: Vec<String>,
-    heat: usize,
-    worst: bool,
-}
-
-/// What probes found out, some protections side by side.
-struct InferenceTable {
-    columns: Vec<String>,
-    rows: Vec<InferenceRow>,
-}
-
-struct InferenceRow {
-    /// Its attacker, where it is the first row of that attacker.
-    attack: Option<String>,
-    question: String,
-    beside: String,
-    cells: Vec<InferenceCell>,
-}
-
-struct InferenceCell {
-    value: String,
-    ends: String,
-    more: Option<String>,
-    heat: usize,
-    breach: bool,
 }
 
 struct MetricRow {
@@ -452,119 +407,6 @@ fn figure_views(figures: Vec<Figure>) -> Vec<FigureView> {
         .collect()
 }
 
-/// What records call closed-set identification.
-const IDENTIFICATION: &str = "identification";
-
-/// A difference of shares with its sign.
-fn signed_share(v: f64) -> String {
-    if v < 0.0 { share(v) } else { format!("+{}", share(v)) }
-}
-
-fn matrices(run: &Run) -> Vec<Matrix> {
-    let mut attacks = run.attacks();
-    // It writes no guess, but it is an attack.
-    if run.rows.iter().any(|row| row.attack == IDENTIFICATION) {
-        attacks.push(IDENTIFICATION);
-    }
-    run.summary
-        .protections
-        .chunks(MOST_COLUMNS)
-        .map(|some| Matrix {
-            columns: some.iter().map(|p| p.name.clone()).collect(),
-            rows: attacks
-                .iter()
-                .map(|attack| MatrixRow {
-                    attack: (*attack).to_owned(),
-                    cells: some.iter().map(|p| matrix_cell(run, p, attack)).collect(),
-                })
-                .collect(),
-        })
-        .collect()
-}
-
-fn matrix_cell(run: &Run, p: &ProtectionSummary, attack: &str) -> MatrixCell {
-    let leak = run.pooled(&p.name, attack, "judge_leak");
-    let victim = run.pooled(&p.name, attack, "victim_cosine").value;
-    let identified = run.pooled(&p.name, attack, "identified_top1").value;
-    let mut more = Vec::new();
-    more.extend(victim.map(|v| format!("victim {}", cosine(v))));
-    more.extend(identified.map(|v| format!("identifies {}", share(v))));
-    let of = |metric: &str| run.pooled(&p.name, attack, metric).value;
-    more.extend(of("judge_leak_minus_nearest").map(|v| format!("{} over nearest", signed_share(v))));
-    more.extend(of("best_member_leak").map(|v| format!("best member {}", share(v))));
-    more.extend(of("topic_named").map(|v| format!("topic {}", share(v))));
-    more.extend(of("bits_leaked").map(|v| format!("{v:.0} bits")));
-    if leak.failed > 0 {
-        more.push(format!(
-            "{} failed",
-            if leak.failed == 1 { "1 seed".to_owned() } else { format!("{} seeds", leak.failed) }
-        ));
-    }
-    let heat = leak.value.map_or(0, |v| HEAT.iter().filter(|step| v >= **step).count());
-    MatrixCell {
-        leak: maybe_share(leak.value),
-        ends: leak.value.zip(leak.ends).map(|(v, (a, b))| verdict::bracket(v, a, b)).unwrap_or_default(),
-        more,
-        heat,
-        worst: p.best_attack.as_deref() == Some(attack),
-    }
-}
-
-fn inferred(run: &Run) -> Vec<InferenceTable> {
-    let mut questions: Vec<(&str, &str, &Inference)> = Vec::new();
-    for row in &run.rows {
-        if let Some(inference) = row.inference.as_ref().filter(|i| i.headline)
-            && !questions.iter().any(|(attack, metric, _)| *attack == row.attack && *metric == row.metric)
-        {
-            questions.push((&row.attack, &row.metric, inference));
-        }
-    }
-    // Records list cells in study order: all questions of one attacker stand together.
-    questions.sort_by_key(|(attack, _, _)| AttackConfig::PROBES.iter().position(|probe| probe == attack));
-    if questions.is_empty() {
-        return Vec::new();
-    }
-    let row = |at: usize, some: &[ProtectionSummary]| {
-        let (attack, metric, inference) = questions[at];
-        let mut beside: Vec<String> = inference.chance.map(|c| format!("chance {}", share(c))).into_iter().collect();
-        beside.extend(inference.ceiling.map(|c| format!("the text's own words {}", share(c))));
-        beside.push(format!("n = {}", inference.n));
-        InferenceRow {
-            attack: (at == 0 || questions[at - 1].0 != attack).then(|| attack.to_owned()),
-            question: inference.question.clone(),
-            beside: beside.join(", "),
-            cells: some.iter().map(|p| inference_cell(run, p, attack, metric)).collect(),
-        }
-    };
-    run.summary
-        .protections
-        .chunks(MOST_COLUMNS)
-        .map(|some| InferenceTable {
-            columns: some.iter().map(|p| p.name.clone()).collect(),
-            rows: (0..questions.len()).map(|at| row(at, some)).collect(),
-        })
-        .collect()
-}
-
-fn inference_cell(run: &Run, p: &ProtectionSummary, attack: &str, metric: &str) -> InferenceCell {
-    let pooled = run.pooled(&p.name, attack, metric);
-    let its = run.rows.iter().filter(|r| r.protection == p.name && r.attack == attack && r.metric == metric);
-    let meanings: Vec<&Inference> = its.filter_map(|r| r.inference.as_ref()).collect();
-    let allowed = meanings.first().and_then(|m| m.allowed).filter(|a| *a < 0.995);
-    // Above chance, on the same steps as the leak.
-    let above = pooled.value.map_or(0.0, |v| {
-        let chance = pooled.floor.unwrap_or(0.0);
-        (v - chance) / (1.0 - chance).max(1e-9)
-    });
-    InferenceCell {
-        value: maybe_share(pooled.value),
-        ends: pooled.value.zip(pooled.ends).map(|(v, (a, b))| verdict::bracket(v, a, b)).unwrap_or_default(),
-        more: allowed.map(|a| format!("its guarantee allows {}", share(a))),
-        heat: HEAT.iter().filter(|step| above >= **step).count(),
-        breach: meanings.iter().any(|m| m.exceeds_claim),
-    }
-}
-
 /// One line for each cell and reason, with the metrics that it left without a value.
 fn failures(run: &Run, options: Options) -> Vec<Vec<String>> {
     let mut groups: Vec<(&Row, Vec<&str>)> = Vec::new();
@@ -746,55 +588,6 @@ fn targets(run: &Run, options: Options) -> Vec<Target> {
     targets
 }
 
-/// The manifest as key and value lines, whatever it holds.
-fn provenance(run: &Run, options: Options) -> Vec<(String, String)> {
-    let mut lines: Vec<(String, String)> =
-        run.sources.iter().map(|(file, hash)| (format!("blake3 of {file}"), hash.clone())).collect();
-    if let Some(manifest) = &run.manifest {
-        flatten(manifest, "", options, &mut lines);
-    }
-    if lines.len() > MOST_PROVENANCE {
-        let rest = lines.len() - MOST_PROVENANCE;
-        lines.truncate(MOST_PROVENANCE);
-        lines.push(("…".to_owned(), format!("{rest} more in manifest.json")));
-    }
-    lines
-}
-
-fn flatten(value: &serde_json::Value, key: &str, options: Options, lines: &mut Vec<(String, String)>) {
-    use serde_json::Value;
-    let under = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
-    match value {
-        Value::Object(map) => map.iter().for_each(|(name, v)| flatten(v, &under(name), options, lines)),
-        Value::Array(items) if items.iter().any(|v| v.is_object() || v.is_array()) => {
-            items.iter().enumerate().for_each(|(i, v)| flatten(v, &under(&i.to_string()), options, lines));
-        }
-        Value::Array(items) => {
-            let words: Vec<String> = items.iter().map(|v| scalar(v, options)).collect();
-            lines.push((visible(key, 120), words.join(", ")));
-        }
-        scalar_value => lines.push((visible(key, 120), scalar(scalar_value, options))),
-    }
-}
-
-fn scalar(value: &serde_json::Value, options: Options) -> String {
-    use serde_json::Value;
-    match value {
-        Value::Null => MISSING.to_owned(),
-        Value::String(s) if options.redacted && is_path(s) => "(path left out)".to_owned(),
-        Value::String(s) => visible(s, 400),
-        other => other.to_string(),
-    }
-}
-
-/// A path tells who ran the study and where their data lies.
-fn is_path(text: &str) -> bool {
-    text.split(char::is_whitespace).any(|word| {
-        let word = word.trim_start_matches(['"', '\'', '`', '(', '=']);
-        word.starts_with(['/', '~']) || word.contains(":\\") || word.contains("=/")
-    })
-}
-
 const WORDS: &[(&str, &str)] = &[
     (
         "leak",
@@ -842,6 +635,7 @@ const WORDS: &[(&str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
+    use super::super::matrix::matrix_cell;
     use super::*;
 
     fn drawn(options: Options) -> String {

@@ -28,15 +28,17 @@ use std::collections::BTreeMap;
 const VERSION: u32 = 2;
 
 /// Raised when attackers read rows differently that were rescaled after their noise.
-const RESCALED: u32 = 1;
+const RESCALED: u32 = 2;
 /// Raised when the scores of the release itself change.
 const RELEASE_SCORES: u32 = 2;
 /// Raised when searches change that an attack runs without naming their parameters.
 const INNER_SEARCH: u32 = 1;
+/// Raised when descents on pictures count their queries differently.
+const DESCENT_QUERIES: u32 = 1;
 /// Raised when the values of contributions change.
 const VALUES: u32 = 1;
-/// Raised when the scores of whole groups change.
-const GROUP_SCORES: u32 = 1;
+/// Raised when the scores of whole groups change, or what a probe says of them.
+const GROUP_SCORES: u32 = 2;
 
 /// Scores of one side of the split: one list for each metric, one entry for each target.
 pub type Scores = BTreeMap<String, Vec<Option<f64>>>;
@@ -151,6 +153,9 @@ pub fn id(bench: &Bench, cell: &Cell) -> String {
     {
         content["search"] = INNER_SEARCH.into();
     }
+    if let Some(AttackConfig::Invert(_) | AttackConfig::Generative(_)) = attack {
+        content["queries"] = DESCENT_QUERIES.into();
+    }
     if let Some(AttackConfig::BestOf(_)) = attack {
         let rivals: Vec<String> = rivals(bench, cell).iter().map(|rival| id(bench, rival)).collect();
         content["rivals"] = rivals.into();
@@ -207,7 +212,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     let attacker = attack.build();
     let releases = if cell.adaptive { protection.releases } else { 1 };
     let known = known(bench, cell, &test, &mut outcome)?;
-    let leaked = leaked(bench, cell, attacker.needs().leaked_pairs)?;
+    let leaked = adapt::read(&known, leaked(bench, cell, attacker.needs().leaked_pairs)?);
     let view = View {
         auxiliary: &bench.auxiliary.records,
         clean: &bench.auxiliary.clean,
@@ -237,6 +242,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     let (n, n_validation) =
         tried([attack.targets(), protection.targets], bench.test.records.len(), bench.validation.records.len());
     outcome.knowledge = Some(attacker.needs());
+    let read = |released: &Embeddings| adapt::read(&known, released.clone());
     let attacker = match attacker {
         Attacker::Reconstructs(attacker) => attacker,
         Attacker::Infers(probe) => {
@@ -244,8 +250,8 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
             return infer(probe.as_ref(), &view, &field, outcome, progress);
         }
         Attacker::Chooses(chooser) => {
-            let rehearsed = choose(bench, cell, store, &chooser, &view, &validation, Rehearsal::Validation)?;
-            let guesses = choose(bench, cell, store, &chooser, &view, &test, Rehearsal::Test)?;
+            let rehearsed = choose(bench, cell, store, &chooser, &view, &read(&validation), Rehearsal::Validation)?;
+            let guesses = choose(bench, cell, store, &chooser, &view, &read(&test), Rehearsal::Test)?;
             outcome.cost.seconds_per_target = clock.elapsed().as_secs_f64() / guesses.len().max(1) as f64;
             scored(bench, protection, &test, &guesses, &rehearsed, store, &mut outcome)?;
             return Ok(outcome);
@@ -256,10 +262,10 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
 
     // 4. Its guesses: on validation targets to choose the worst attacker, on test targets to score it.
     let clock = std::time::Instant::now();
-    let guesses = invert(inverter.as_ref(), &test, n, &format!("{} test", outcome.id), progress)?;
+    let guesses = invert(inverter.as_ref(), &read(&test), n, &format!("{} test", outcome.id), progress)?;
     outcome.cost.seconds_per_target = clock.elapsed().as_secs_f64() / n as f64;
     let rehearsed =
-        invert(inverter.as_ref(), &validation, n_validation, &format!("{} validation", outcome.id), progress)?;
+        invert(inverter.as_ref(), &read(&validation), n_validation, &format!("{} validation", outcome.id), progress)?;
 
     // 5. Scores, each beside what the same guesses score against other originals; 6. the texts, apart from the numbers.
     outcome.cost.pairs = match leaked.len() {
@@ -270,7 +276,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     scored(bench, protection, &test, &guesses, &rehearsed, store, &mut outcome)?;
     let truths: Vec<&str> = bench.test.records[..n].iter().map(|r| r.text.as_str()).collect();
     let first: Vec<usize> = (0..n).collect();
-    if let Some(odds) = inverter.log_odds(&test.select(&first), &truths)? {
+    if let Some(odds) = inverter.log_odds(&read(&test).select(&first), &truths)? {
         let bits = odds.into_iter().map(|nats| Some(nats / std::f64::consts::LN_2)).collect();
         outcome.test.insert("bits_leaked".to_owned(), bits);
     }
@@ -304,11 +310,14 @@ fn known(bench: &Bench, cell: &Cell, seen: &Embeddings, outcome: &mut Outcome) -
     let signal = adapt::release(&known.without_noise(), &side.clean, &side.strata, 1, |_| {
         seed::stream(cell.seed, &bench.fingerprint, "signal of an unknown noise")
     })?;
-    let sigma = adapt::estimate_sigma(seen, &signal) * (protection.releases as f64).sqrt();
+    let left = adapt::estimate_sigma(seen, &signal) * (protection.releases as f64).sqrt();
+    let sigma = adapt::before_rescaling(&known, seen.dim(), left);
     // Three digits: what is estimated is not known better.
     let sigma: f64 = format!("{sigma:.2e}").parse().expect("a number as it was printed");
     outcome.assumed_sigma = Some(sigma);
-    Ok(known.with_sigma(sigma))
+    // Several stages of noise share what they left together.
+    let stages = known.stages().iter().filter(|stage| stage.is_noise()).count().max(1);
+    Ok(known.with_sigma(sigma / (stages as f64).sqrt()))
 }
 
 /// Scores guesses on test and validation targets, and keeps the texts.
@@ -405,7 +414,18 @@ fn choose(
         let pictures = sheet::read(&bytes, lines.len(), width, height)?;
         Some(pictures.into_iter().map(|picture| Guess::drawn(picture, 0.0)).collect())
     };
-    let made: Vec<Vec<Guess>> = rivals(bench, cell).iter().filter_map(|rival| read(&id(bench, rival))).collect();
+    let planned = bench.study.cells();
+    let mut made = Vec::new();
+    for rival in rivals(bench, cell).iter().filter(|rival| planned.contains(rival)) {
+        // Without one of them the choice would be kept under the name of the whole.
+        let missing = || {
+            Error::from(attack::Error::Needs {
+                attack: "best_of",
+                what: format!("the guesses of `{}`, which has failed", bench.study.attack_name(rival)),
+            })
+        };
+        made.push(read(&id(bench, rival)).ok_or_else(missing)?);
+    }
     Ok(chooser.choose(view, seen, &made)?)
 }
 
@@ -631,7 +651,7 @@ fn objects(bench: &Bench, side: &Side, guesses: &[Guess], test: &mut Scores) -> 
 ///
 /// # Formula
 /// `best_member_i = max_j cos(g_i, o_j)` over the members `j` of target `i`'s group among the targets; its floor is the
-/// same maximum over the members of the next group, so that the number of tries is taken off as well.
+/// same maximum over as many members of the groups that follow, so that the number of tries is taken off as well.
 fn group_scores(bench: &Bench, seen: &Embeddings, guesses: &[Guess], outcome: &mut Outcome) -> Result<(), Error> {
     let n = guesses.len();
     let side = &bench.test;
@@ -649,11 +669,11 @@ fn group_scores(bench: &Bench, seen: &Embeddings, guesses: &[Guess], outcome: &m
     };
     let (mut own, mut other) = (vec![None; n], vec![None; n]);
     for (g, members) in groups.iter().enumerate() {
-        let next = &groups[(g + 1) % groups.len()];
-        let tries = members.len().min(next.len());
+        let following = groups.iter().cycle().skip(g + 1).take(groups.len() - 1).flatten();
+        let others: Vec<usize> = following.copied().take(members.len()).collect();
         for &i in members {
             own[i] = best(i, members)?;
-            other[i] = if groups.len() > 1 { best(i, &next[..tries])? } else { None };
+            other[i] = if others.len() == members.len() { best(i, &others)? } else { None };
         }
     }
     outcome.test.insert("best_member_cosine".to_owned(), own);

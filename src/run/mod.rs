@@ -72,7 +72,6 @@ pub fn execute(study: &Study, out: Option<&Path>, watch: &dyn Watch) -> Result<F
     watch.message(&estimate::sentence(&bench, open, cells.len())?);
 
     let mut outcomes = Vec::with_capacity(cells.len());
-    let mut failed = Vec::new();
     for (done, one) in cells.iter().enumerate() {
         let attack = study.attack_name(one);
         let name = format!("{} x {attack}, seed {}", study.protect[one.protection].name, one.seed);
@@ -84,25 +83,50 @@ pub fn execute(study: &Study, out: Option<&Path>, watch: &dyn Watch) -> Result<F
         if watch.is_interrupted() {
             return Err(Error::Interrupted.into());
         }
-        match cell::run(&bench, one, &store, watch) {
-            Ok(outcome) => {
-                store.keep_cell(&outcome.id, &outcome)?;
-                outcomes.push(outcome);
-            }
-            Err(error) if error.exit() == Exit::Interrupted => return Err(error),
-            Err(error) => {
-                let outcome = cell::failed(&bench, one, &error);
-                watch.message(&format!("{name} failed: {}", outcome.error.as_deref().unwrap_or_default()));
-                failed.push(format!("{name}: {}", outcome.error.as_deref().unwrap_or_default()));
-                outcomes.push(outcome);
-            }
-        }
+        outcomes.push(attempt(&bench, one, &name, &store, watch)?);
     }
     watch.cell(cells.len(), cells.len(), "records");
-    let summary = write(&bench, &store, &outcomes)?;
-    manifest(&bench, &store, &materials, &outcomes, &meter)?;
-    oracle::check(&bench, &outcomes)?;
-    Ok(Finished { folder, summary, failed })
+    finish(&bench, &store, &materials, &outcomes, &meter)
+}
+
+/// Runs a cell and keeps what became of it: its outcome, or why it has none. Only an interruption is an error.
+fn attempt(
+    bench: &bench::Bench,
+    one: &crate::study::Cell,
+    name: &str,
+    store: &Store,
+    watch: &dyn Watch,
+) -> Result<Outcome, crate::Error> {
+    match cell::run(bench, one, store, watch) {
+        Ok(outcome) => {
+            store.keep_cell(&outcome.id, &outcome)?;
+            Ok(outcome)
+        }
+        Err(error) if error.exit() == Exit::Interrupted => Err(error),
+        Err(error) => {
+            let outcome = cell::failed(bench, one, &error);
+            watch.message(&format!("{name} failed: {}", outcome.error.as_deref().unwrap_or_default()));
+            store.keep_failed(&outcome.id, &outcome)?;
+            Ok(outcome)
+        }
+    }
+}
+
+/// Records, summary and manifest of all outcomes, if they can be true.
+fn finish(
+    bench: &bench::Bench,
+    store: &Store,
+    materials: &setup::Materials,
+    outcomes: &[Outcome],
+    meter: &provenance::Meter,
+) -> Result<Finished, crate::Error> {
+    let summary = write(bench, store, outcomes)?;
+    manifest(bench, store, materials, outcomes, meter)?;
+    oracle::check(bench, outcomes)?;
+    let why = |o: &Outcome| {
+        o.error.as_ref().map(|error| format!("{} x {}, seed {}: {error}", o.protection, o.attack, o.seed))
+    };
+    Ok(Finished { folder: store.root().to_owned(), summary, failed: outcomes.iter().filter_map(why).collect() })
 }
 
 /// Records, curves and summary: pure functions of the outcomes.

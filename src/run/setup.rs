@@ -228,6 +228,17 @@ pub(super) fn vectors(encoder: &dyn Encoder, records: &[&Record], watch: &dyn Wa
     Ok(out)
 }
 
+/// Names the encoders; what only attackers may use is no judge.
+fn encoders(hasher: &mut blake3::Hasher, victim: &str, judges: &[&str], surrogate: Option<&str>) {
+    hasher.update(victim.as_bytes());
+    for judge in judges {
+        hasher.update(judge.as_bytes());
+    }
+    if let Some(surrogate) = surrogate {
+        hasher.update(b"surrogate").update(surrogate.as_bytes());
+    }
+}
+
 fn describe(asset: &asset::Asset) -> Value {
     json!({"asset": asset.name, "version": asset.version, "licence": asset.licence, "source": asset.source,
            "pinned": asset.pinned, "sha256": asset.digests})
@@ -281,9 +292,9 @@ impl Materials {
                 hasher.update(&(i as u64).to_le_bytes());
             }
         }
-        for encoder in std::iter::once(&self.victim).chain(&self.judges).chain(&self.surrogate) {
-            hasher.update(encoder.info().fingerprint.as_bytes());
-        }
+        let judges: Vec<&str> = self.judges.iter().map(|judge| judge.info().fingerprint.as_str()).collect();
+        let surrogate = self.surrogate.as_ref().map(|encoder| encoder.info().fingerprint.as_str());
+        encoders(&mut hasher, &self.victim.info().fingerprint, &judges, surrogate);
         hasher.update(&study.data.split_seed.to_le_bytes());
         hasher.finalize().to_hex()[..24].to_owned()
     }
@@ -311,5 +322,21 @@ impl Materials {
             "nearest_cosine_median": self.nearest.median,
             "nearest_cosine_largest": self.nearest.largest,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_judge_is_no_surrogate() {
+        let hash = |judges: &[&str], surrogate: Option<&str>| {
+            let mut hasher = blake3::Hasher::new();
+            encoders(&mut hasher, "victim", judges, surrogate);
+            hasher.finalize()
+        };
+        assert_ne!(hash(&["one", "two"], None), hash(&["one"], Some("two")));
+        assert_eq!(hash(&["one", "two"], None), blake3::hash(b"victimonetwo"), "as it was without one");
     }
 }

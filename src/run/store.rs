@@ -77,22 +77,47 @@ impl Store {
         text.lines().map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Keeps a finished cell under its id.
+    /// Keeps a finished cell under its id; that it failed before is forgotten.
     pub fn keep_cell(&self, id: &str, value: &impl Serialize) -> Result<(), Error> {
-        let body = serde_json::to_string(value).map_err(|e| corrupt(id, &e))?;
-        let sealed = Sealed { blake3: blake3::hash(body.as_bytes()).to_hex().to_string(), body };
-        self.write(&format!("cells/{id}.json"), &serde_json::to_vec(&sealed).map_err(|e| corrupt(id, &e))?)
+        self.seal(&format!("cells/{id}.json"), value)?;
+        // Usually there is none, and one that stays is never read beside the cell.
+        let _ = std::fs::remove_file(self.root.join(failed(id)));
+        Ok(())
     }
 
     /// A finished cell, or `None` when it is not there or not whole.
     pub fn cell<T: DeserializeOwned>(&self, id: &str) -> Option<T> {
-        let bytes = std::fs::read(self.root.join(format!("cells/{id}.json"))).ok()?;
+        self.sealed(&format!("cells/{id}.json"))
+    }
+
+    /// Keeps why a cell failed, beside the place of its result: whoever looks for that finds none, and tries again.
+    pub fn keep_failed(&self, id: &str, value: &impl Serialize) -> Result<(), Error> {
+        self.seal(&failed(id), value)
+    }
+
+    /// What [`Store::keep_failed`] kept of the last try.
+    pub fn failed<T: DeserializeOwned>(&self, id: &str) -> Option<T> {
+        self.sealed(&failed(id))
+    }
+
+    fn seal(&self, name: &str, value: &impl Serialize) -> Result<(), Error> {
+        let body = serde_json::to_string(value).map_err(|e| corrupt(name, &e))?;
+        let sealed = Sealed { blake3: blake3::hash(body.as_bytes()).to_hex().to_string(), body };
+        self.write(name, &serde_json::to_vec(&sealed).map_err(|e| corrupt(name, &e))?)
+    }
+
+    fn sealed<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let bytes = std::fs::read(self.root.join(name)).ok()?;
         let sealed: Sealed = serde_json::from_slice(&bytes).ok()?;
         if blake3::hash(sealed.body.as_bytes()).to_hex().as_str() != sealed.blake3 {
             return None;
         }
         serde_json::from_str(&sealed.body).ok()
     }
+}
+
+fn failed(id: &str) -> String {
+    format!("cells/{id}.failed.json")
 }
 
 fn corrupt(name: &str, why: &serde_json::Error) -> Error {
@@ -114,6 +139,19 @@ mod tests {
         store.write("cells/a.json", text.as_bytes()).expect("writes");
         assert_eq!(store.cell::<Vec<f64>>("a"), None);
         assert_eq!(store.cell::<Vec<f64>>("b"), None);
+    }
+
+    #[test]
+    fn a_failure_stands_apart_until_the_cell_succeeds() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(folder.path()).expect("opens");
+        store.keep_failed("a", &"out of memory").expect("writes");
+        assert_eq!(store.cell::<String>("a"), None);
+        assert_eq!(store.failed::<String>("a").as_deref(), Some("out of memory"));
+        store.keep_failed("a", &"no such file").expect("writes");
+        assert_eq!(store.failed::<String>("a").as_deref(), Some("no such file"));
+        store.keep_cell("a", &"done").expect("writes");
+        assert_eq!((store.cell::<String>("a").as_deref(), store.failed::<String>("a")), (Some("done"), None));
     }
 
     #[test]

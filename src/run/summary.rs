@@ -24,11 +24,12 @@ pub fn summary(bench: &Bench, outcomes: &[Outcome]) -> Result<Summary, Error> {
         protections.push(one(bench, outcomes, &protection.name)?);
     }
     let baseline = study.unprotected().and_then(|i| protections[i].similarity.leak);
-    for (protection, p) in study.protect.iter().zip(&mut protections) {
+    let failed: Vec<Vec<&str>> = study.protect.iter().map(|p| failed(study, outcomes, &p.name)).collect();
+    for ((protection, failed), p) in study.protect.iter().zip(&failed).zip(&mut protections) {
         p.retention = p.similarity.leak.zip(baseline).filter(|(_, b)| *b > 0.0).map(|(l, b)| l / b);
-        p.verdict = verdict(p, protection.pipeline.is_identity(), strong);
+        p.verdict = verdict(p, protection.pipeline.is_identity(), strong, failed);
     }
-    let claim = claim(study, &protections, strong);
+    let claim = claim(study, &protections, &failed, strong);
     Ok(Summary {
         schema: "stitchback/summary/v1".to_owned(),
         study: study.name.clone(),
@@ -119,6 +120,16 @@ impl Rehearsal<'_> {
         let common = self.targets().min(other.targets());
         self.leak(common) > other.leak(common)
     }
+}
+
+/// Attackers that could have been the worst, had no seed of theirs failed: without them nobody knows which one is.
+fn failed<'a>(study: &'a Study, outcomes: &[Outcome], protection: &str) -> Vec<&'a str> {
+    let whole = |name: &str| {
+        let done = outcomes.iter().filter(|o| o.protection == protection && o.attack == name && o.error.is_none());
+        done.count() == study.seeds.len()
+    };
+    let guess = study.attack.iter().filter(|a| !a.config.is_floor() && !a.config.is_probe());
+    guess.map(|a| a.name.as_str()).filter(|name| !whole(name)).collect()
 }
 
 /// The best free-text attacker's victim cosine on the unprotected release.
@@ -216,7 +227,10 @@ fn recognised(arm: &Arm) -> Result<Option<f64>, Error> {
 }
 
 /// The verdict in a word and a reason.
-fn verdict(p: &ProtectionSummary, is_baseline: bool, strong: bool) -> String {
+fn verdict(p: &ProtectionSummary, is_baseline: bool, strong: bool, failed: &[&str]) -> String {
+    if !failed.is_empty() {
+        return format!("inconclusive: {} failed", failed.join(", "));
+    }
     let (Some(leak), Some(low), Some(high)) = (p.similarity.leak, p.similarity.low, p.similarity.high) else {
         return "inconclusive: no attacker was scored for every seed".to_owned();
     };
@@ -245,24 +259,25 @@ fn verdict(p: &ProtectionSummary, is_baseline: bool, strong: bool) -> String {
 }
 
 /// "Over 80 % unprotected, about 20 % protected": the strongest protection stands for the claim's second half.
-fn claim(study: &Study, protections: &[ProtectionSummary], strong: bool) -> Claim {
+///
+/// An attacker that failed might have read more, never less: then only a protected leak that is too large decides.
+fn claim(study: &Study, protections: &[ProtectionSummary], failed: &[Vec<&str>], strong: bool) -> Claim {
     let interval = |p: &ProtectionSummary| {
         let s = &p.similarity;
         Some(Interval { value: s.leak?, low: s.low?, high: s.high? })
     };
-    let unprotected = study.unprotected().and_then(|i| interval(&protections[i]));
-    let protected = study
-        .protect
-        .iter()
-        .zip(protections)
-        .filter(|(study, _)| !study.pipeline.is_identity())
-        .filter_map(|(_, p)| interval(p).map(|i| (i, p.name.clone())))
+    let figures = |i: usize| interval(&protections[i]).map(|figure| (figure, i));
+    let unprotected = study.unprotected().and_then(figures);
+    let protected = (0..protections.len())
+        .filter(|&i| !study.protect[i].pipeline.is_identity())
+        .filter_map(figures)
         .min_by(|a, b| a.0.value.total_cmp(&b.0.value));
-    let holds = match (unprotected, &protected) {
-        (Some(u), Some((p, _))) if strong => {
-            if u.high < CLAIMED_UNPROTECTED || p.low > CLAIMED_PROTECTED {
+    let holds = match (unprotected, protected) {
+        (Some((u, bare)), Some((p, best))) if strong => {
+            let whole = failed[bare].is_empty();
+            if p.low > CLAIMED_PROTECTED || (whole && u.high < CLAIMED_UNPROTECTED) {
                 Some(false)
-            } else if u.low >= CLAIMED_UNPROTECTED && p.high <= CLAIMED_PROTECTED {
+            } else if whole && failed[best].is_empty() && u.low >= CLAIMED_UNPROTECTED && p.high <= CLAIMED_PROTECTED {
                 Some(true)
             } else {
                 None
@@ -270,13 +285,132 @@ fn claim(study: &Study, protections: &[ProtectionSummary], strong: bool) -> Clai
         }
         _ => None,
     };
-    let (protected_leak, protection) = protected.map_or((None, None), |(i, name)| (Some(i), Some(name)));
-    Claim { unprotected_leak: unprotected, protected_leak, protection, holds }
+    Claim {
+        unprotected_leak: unprotected.map(|(leak, _)| leak),
+        protected_leak: protected.map(|(leak, _)| leak),
+        protection: protected.map(|(_, i)| protections[i].name.clone()),
+        holds,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::record::GuaranteeRecord;
+
+    const STUDY: &str = r#"
+schema = 1
+name = "tiny"
+seeds = [1, 2]
+[data]
+corpus = "toy"
+[encode]
+victim = "toy"
+judges = ["toy-judge"]
+[[protect]]
+name = "bare"
+pipeline = "identity"
+[[protect]]
+name = "noisy"
+pipeline = "clip(l2=1) | gaussian(sigma=0.1)"
+[[attack]]
+kind = "blind"
+[[attack]]
+kind = "nearest"
+[[attack]]
+kind = "decoder"
+[[attack]]
+kind = "linkage"
+"#;
+
+    fn summed(name: &str, leak: f64) -> ProtectionSummary {
+        let ranked = Ranked { top1: None, of: 0, chance: None };
+        let guarantee = GuaranteeRecord {
+            kind: "none".to_owned(),
+            epsilon: None,
+            releases: 1,
+            delta: None,
+            sigma: None,
+            mu: None,
+            adjacency: String::new(),
+            unit_of_privacy: String::new(),
+            note: String::new(),
+        };
+        let (low, high) = (Some(leak - 0.01), Some(leak + 0.01));
+        ProtectionSummary {
+            name: name.to_owned(),
+            pipeline: String::new(),
+            guarantee,
+            best_attack: Some("nearest".to_owned()),
+            similarity: Similarity { judge_raw: None, judge_floor: None, leak: Some(leak), low, high, n: 500 },
+            recognised: None,
+            victim_cosine: None,
+            identified: ranked,
+            matched: ranked,
+            blind_leak: None,
+            retention: None,
+            utility: Utility {
+                spearman: None,
+                low: None,
+                high: None,
+                reliability: None,
+                recall_at_10: None,
+                topic_accuracy: None,
+            },
+            verdict: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_failed_attacker_leaves_the_verdict_and_the_claim_open() {
+        let study = Study::parse("tiny.toml", STUDY).expect("valid");
+        let outcome = |attack: &str, seed: u64, error: Option<&str>| Outcome {
+            id: String::new(),
+            protection: "noisy".to_owned(),
+            attack: attack.to_owned(),
+            seed,
+            adaptive: true,
+            origin: None,
+            assumed_sigma: None,
+            released: String::new(),
+            n: 0,
+            test: Scores::new(),
+            floor: Scores::new(),
+            validation: Scores::new(),
+            aggregates: std::collections::BTreeMap::new(),
+            inferred: std::collections::BTreeMap::new(),
+            knowledge: None,
+            cost: super::super::cell::Cost::default(),
+            curves: Vec::new(),
+            guarantee: summed("noisy", 0.1).guarantee,
+            error: error.map(str::to_owned),
+        };
+        // Floors and probes are no candidates: the blind attacker and the linkage are not there at all.
+        let mut outcomes = Vec::new();
+        for seed in [1, 2] {
+            outcomes.push(outcome("nearest", seed, None));
+            outcomes.push(outcome("decoder", seed, (seed == 2).then_some("out of memory")));
+        }
+        assert_eq!(failed(&study, &outcomes, "noisy"), ["decoder"]);
+        outcomes.pop();
+        assert_eq!(failed(&study, &outcomes, "noisy"), ["decoder"], "a seed is missing");
+        outcomes.push(outcome("decoder", 2, None));
+        assert_eq!(failed(&study, &outcomes, "noisy"), [""; 0]);
+
+        let noisy = summed("noisy", 0.1);
+        assert!(verdict(&noisy, false, true, &[]).starts_with("reduced: 10 %"));
+        assert_eq!(verdict(&noisy, false, true, &["decoder"]), "inconclusive: decoder failed");
+        let holds = |leaks: [f64; 2], failed: [&[&str]; 2]| {
+            let protections = [summed("bare", leaks[0]), summed("noisy", leaks[1])];
+            claim(&study, &protections, &failed.map(<[&str]>::to_vec), true).holds
+        };
+        assert_eq!(holds([0.9, 0.1], [&[], &[]]), Some(true));
+        for failed in [[&["decoder"][..], &[]], [&[], &["decoder"]]] {
+            assert_eq!(holds([0.9, 0.1], failed), None);
+            assert_eq!(holds([0.9, 0.5], failed), Some(false), "it can only leak more");
+        }
+        assert_eq!(holds([0.5, 0.1], [&["decoder"], &[]]), None, "the failed one may have read more");
+    }
 
     #[test]
     fn an_attacker_of_a_few_hard_targets_is_compared_on_those() {

@@ -274,6 +274,15 @@ impl<'t> Reader<'t> {
                     self.problem(value.span().start, &format!("`attack.name`: {why}"));
                     return None;
                 }
+                let is_taken = RESERVED.contains(&name.as_str()) || AttackConfig::KINDS.contains(&name.as_str());
+                if name != kind && (is_taken || name.contains(TWIN)) {
+                    let why = format!(
+                        "`{name}` means something else in records and policies; call this attack `{kind}-{}`, say",
+                        name.replace(TWIN, "2")
+                    );
+                    self.problem(value.span().start, &format!("`attack.name`: {why}"));
+                    return None;
+                }
                 name
             }
         };
@@ -405,6 +414,11 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// What records and policies call something else by.
+const RESERVED: [&str; 6] = ["release", "identification", "utility", "worst", "claim", "none"];
+/// Marks the twin of an attack.
+const TWIN: &str = "non-adaptive";
+
 fn take<'t>(table: &mut DeTable<'t>, name: &str) -> Option<Spanned<DeValue<'t>>> {
     let key = table.keys().find(|k| k.get_ref() == name)?.clone();
     table.remove(&key)
@@ -493,6 +507,24 @@ twins = ["search-short"]
         ] {
             let error = Study::parse("tiny.toml", &format!("{GOOD}{bad}")).expect_err(why);
             assert!(error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_attack_takes_no_name_that_means_something_else() {
+        let named = |name: &str| {
+            Study::parse("tiny.toml", &GOOD.replace("\"search\"", &format!("\"search\"\nname = \"{name}\"")))
+        };
+        for taken in
+            ["release", "identification", "utility", "worst", "claim", "none", "linkage", "search-non-adaptive"]
+        {
+            let message = named(taken).expect_err("taken").to_string();
+            let expected = format!("line 24: `attack.name`: `{taken}` means something else");
+            assert!(message.contains(&expected), "{message}");
+        }
+        assert!(named("worst").expect_err("taken").to_string().contains("call this attack `search-worst`, say"));
+        for free in ["search", "search-linkage", "worst-search"] {
+            named(free).expect("its own kind, or a name of its own");
         }
     }
 

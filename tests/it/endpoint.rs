@@ -69,7 +69,44 @@ fn vectors(_: usize, body: &Value) -> (u16, String) {
 }
 
 fn settings(url: &str) -> Settings {
-    Settings { url: url.to_owned(), key: Some("secret-key".to_owned()), budget: 1000, pause: Duration::from_millis(1) }
+    let key = Some("secret-key".to_owned());
+    Settings { url: url.to_owned(), key, budget: 1000, pause: Duration::from_millis(1), memory: None }
+}
+
+/// Vectors that are rounded otherwise each time, and those of another model from the fourth request on.
+fn jittered(number: usize, body: &Value) -> (u16, String) {
+    let (status, text) = vectors(number, body);
+    let mut answer: Value = serde_json::from_str(&text).expect("our own");
+    for item in answer["data"].as_array_mut().expect("a list") {
+        let row = item["embedding"].as_array_mut().expect("a vector");
+        for v in row.iter_mut() {
+            *v = json!(v.as_f64().expect("a number") + 6e-4 * number as f64);
+        }
+        if number > 2 {
+            row.reverse();
+        }
+    }
+    (status, answer.to_string())
+}
+
+#[test]
+fn an_endpoint_that_rounds_otherwise_is_the_same_encoder_and_another_model_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (url, _) = serve(jittered);
+    let fingerprint = |url: &str, model: &str, memory: bool| {
+        let memory = memory.then(|| folder.path().join("endpoints"));
+        let opened = Endpoint::open(model, Settings { memory, ..settings(url) }).expect("answers");
+        opened.info().fingerprint.clone()
+    };
+    let first = fingerprint(&url, "endpoint:mock", true);
+    assert_eq!(fingerprint(&url, "endpoint:mock", true), first, "remembered over the rounding");
+    assert_ne!(fingerprint(&url, "endpoint:mock", false), first, "without a memory the rounding shows");
+    let other = fingerprint(&url, "endpoint:mock", true);
+    assert_ne!(other, first, "another model behind the same name");
+    let (elsewhere, _) = serve(jittered);
+    assert_ne!(fingerprint(&elsewhere, "endpoint:mock", true), first, "another address");
+    let (url, _) = serve(vectors);
+    assert_ne!(fingerprint(&url, "endpoint:mock", true), fingerprint(&url, "endpoint:twin", true), "another name");
 }
 
 #[test]

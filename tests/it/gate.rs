@@ -166,6 +166,12 @@ fn a_developers_story() {
     serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("stdout is the verdict alone");
     assert!(String::from_utf8_lossy(&output.stderr).contains("::error file=gate.toml,line=11,title=SB1001 leak::"));
     assert!(read(here, "summary.md").contains("(exit 1)"));
+    // A summary that cannot be written is no reason to say anything else.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stitchback"));
+    command.current_dir(here).args(["gate", "loud", "--policy", "gate.toml"]).env_remove("GITHUB_ACTIONS");
+    let output = command.env("GITHUB_STEP_SUMMARY", here.join("gone/summary.md")).output().expect("starts");
+    assert_eq!(code(&output), 1, "{}", shown(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write the step's summary"), "{}", shown(&output));
 
     // The team accepts it until the end of March.
     write(here, "gate.toml", &format!("{POLICY}{WAIVER}"));

@@ -157,6 +157,15 @@ fn a_study_spread_over_workers_gives_the_bytes_of_a_local_run() {
         assert_eq!(read(here, &format!("shared/{file}")), read(here, &format!("local/{file}")), "{file}");
     }
 
+    // The policy of the study judges what was merged, as it judges a local run.
+    write(here, "gate.toml", "schema = \"stitchback/gate/v1\"\n[[check]]\nid = \"claim\"\nmax_epsilon = 1\n");
+    let gated = read(here, "shared/plan.toml").replace("policy = \"\"", "policy = \"gate.toml\"");
+    write(here, "shared/plan.toml", &gated);
+    let output = run(here, &["merge", "shared", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("FAIL claim"), "{output:?}");
+    assert!(read(here, "shared/verdict.json").contains("stitchback/verdict/v1"));
+
     // A plan of other data is refused, not half done.
     let id = tasks[0]["id"].as_str().expect("an id");
     write(here, "other.jsonl", &plan.replace(id, "00000000000000000000"));

@@ -124,6 +124,58 @@ fn contribute_close_redeem_verify_audit_over_a_kill() {
     }
 }
 
+/// What a user loses on the way must not be lost for good: an answer that never came, and receipts that are no longer taken.
+#[test]
+fn a_lost_receipt_is_fetched_again_and_a_refused_one_blocks_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let edge = at("edge");
+    stdout(&mut value(&["setup", &edge, "--corpus", "toy", "--encoder", "toy", "--cells", "4", "--group", "diaries"]));
+    let running = Edge::start(Path::new(&edge));
+    let give = |home: &str, what: &str| {
+        let records: Vec<String> = (0..60).map(|i| format!("{what} number {i} by the old harbour")).collect();
+        std::fs::File::create(at(what))
+            .and_then(|mut f| std::io::Write::write_all(&mut f, records.join("\n").as_bytes()))
+            .expect("writable");
+        let side = ["--edge", &running.url, "--home", home];
+        value(&["contribute", "--from", &at(what), "--epsilon", "4"]).args(side).assert().success()
+    };
+    let receipts = |home: &str| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(Path::new(home).join("receipts")).expect("a folder");
+        entries
+            .map(|e| e.expect("readable").path())
+            .filter(|p| p.extension().is_some_and(|e| e == "contribution"))
+            .collect()
+    };
+    let (home, other) = (at("home"), at("other"));
+    give(&home, "walks.txt");
+    give(&other, "boats.txt");
+    stdout(&mut value(&["close", &edge, "--edge", &running.url]));
+
+    // The answer was lost, and with it the receipt; the epoch is over.
+    let lost = receipts(&home).remove(0);
+    let before = std::fs::read(&lost).expect("readable");
+    std::fs::remove_file(&lost).expect("there");
+    let again = give(&home, "walks.txt");
+    let said = String::from_utf8_lossy(&again.get_output().stderr).into_owned();
+    assert!(said.contains("was given before"), "{said}");
+    assert!(String::from_utf8_lossy(&again.get_output().stdout).contains("(epoch 0)"));
+    assert_eq!(std::fs::read(&lost).expect("fetched again"), before);
+
+    // A receipt of somebody else is refused for ever: it is laid aside, whatever its place among the others.
+    let foreign = receipts(&other).remove(0);
+    std::fs::copy(&foreign, Path::new(&home).join("receipts").join(foreign.file_name().expect("a name")))
+        .expect("there");
+    let redeem = || value(&["redeem", "--edge", &running.url, "--home", &home]).assert().success();
+    let redeemed = redeem();
+    let said = String::from_utf8_lossy(&redeemed.get_output().stderr).into_owned();
+    assert!(said.contains("cannot be redeemed") && said.contains("one's own"), "{said}");
+    assert!(lost.with_extension("redeemed").is_file());
+    let aside = Path::new(&home).join("receipts").join(foreign.file_name().expect("a name"));
+    assert!(aside.with_extension("expired").is_file() && !aside.with_extension("redeemed").is_file());
+    assert!(String::from_utf8_lossy(&redeem().get_output().stdout).contains("nothing to redeem"));
+}
+
 #[test]
 fn a_simulation_prints_a_table_and_draws_plots() {
     let folder = tempfile::tempdir().expect("a folder");

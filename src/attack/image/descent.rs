@@ -249,7 +249,6 @@ impl<'a> Descent<'a> {
 
     /// Mean cosine of each picture's changed copies to its release.
     pub(super) fn agreement(&self, pixels: &Pixels, targets: &Embeddings, task: &str) -> Result<Vec<f64>, Error> {
-        const LOOKS: usize = 4;
         let side = self.side;
         let mut rng = seed::stream(self.view.seed, task, "further changes");
         let x = Tensor::from_slice(pixels.values(), (pixels.len(), side, side, 3), &Device::Cpu);
@@ -269,6 +268,9 @@ impl<'a> Descent<'a> {
         Ok(total)
     }
 }
+
+/// Random changes under which a finished picture is compared with its release; each is a query.
+pub(super) const LOOKS: usize = 4;
 
 /// Total variation, and a wall at the ends of `[0, 1]`; summed over pictures, so that one does not weigh on another.
 fn natural(x: &Tensor, tv: f64) -> Result<Tensor, nn::Error> {

@@ -2,7 +2,7 @@
 
 use super::Pixels;
 use super::autoencoder::{self, Autoencoder};
-use super::descent::{Descent, Refinement};
+use super::descent::{Descent, LOOKS, Refinement};
 use super::flow::{self, Condition, Flow};
 use super::kept::Prior;
 use crate::attack::text::lexicon;
@@ -255,15 +255,21 @@ impl Fitted<'_> {
 impl Inverter for Fitted<'_> {
     fn invert(&self, released: &Embeddings, task: &str, progress: &dyn Progress) -> Result<Vec<Guess>, Error> {
         let mut guesses = Vec::with_capacity(released.len());
+        let Generative { samples, steps, polish, .. } = self.params;
+        // Beside the samples the nearest auxiliary picture; every candidate of the end is looked at again.
+        let ends = 1 + usize::from(steps > 0) + usize::from(polish > 0);
+        let queries = samples + 1 + steps + polish + LOOKS * ends;
         let rows: Vec<usize> = (0..released.len()).collect();
         for wave in rows.chunks(WAVE) {
             progress.update(wave[0], rows.len(), "pictures sampled");
             let name = format!("{task} wave {}", wave[0]);
             let (drawn, scores) = self.draw(&released.select(wave), &name, progress)?;
-            guesses.extend(scores.into_iter().enumerate().map(|(i, score)| Guess {
-                queries: self.params.samples + self.params.steps + self.params.polish,
-                ..Guess::drawn(drawn.picture(i), score)
-            }));
+            guesses.extend(
+                scores
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, score)| Guess { queries, ..Guess::drawn(drawn.picture(i), score) }),
+            );
         }
         progress.update(rows.len(), rows.len(), "pictures sampled");
         Ok(guesses)

@@ -1,7 +1,7 @@
 //! White-box inversion: descending through the victim encoder to a picture whose vector is the release.
 
 use super::Pixels;
-use super::descent::{Descent, Refinement};
+use super::descent::{Descent, LOOKS, Refinement};
 use crate::attack::text::lexicon;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
@@ -143,7 +143,7 @@ impl Inverter for Fitted<'_> {
                 if guess.as_ref().is_none_or(|g| score > g.score) {
                     let trace = misfits.iter().enumerate().filter(|(s, _)| (s + 1) % every == 0);
                     *guess = Some(Guess {
-                        queries: steps * self.params.starts,
+                        queries: (steps + LOOKS) * self.params.starts,
                         trace: trace.map(|(s, m)| (s + 1, 1.0 - m)).collect(),
                         ..Guess::drawn(ends.picture(i), score)
                     });

@@ -5,7 +5,6 @@ use super::{Field, Findings, Inference, Probe};
 use crate::attack::{Error, Knowledge, Progress, View, adapt, linear};
 use crate::encode::Embeddings;
 use crate::measure::{identify, infer};
-use crate::protect::{Pipeline, StageConfig};
 use crate::seed;
 use serde::{Deserialize, Serialize};
 
@@ -153,14 +152,14 @@ impl Linker {
         let members = noise.as_ref().map_or(1, |n| n.members).max(1);
         // A third of the records each to learn the law of the vectors from, to rehearse on, and to be unknown texts.
         let n = view.auxiliary.len();
-        let rehearsed: Vec<usize> = (0..n).step_by(3).take(REHEARSED).collect();
+        let rehearsed: Vec<usize> = (0..n).step_by(3).take(REHEARSED.max(members)).collect();
         let decoys: Vec<usize> = (1..n).step_by(3).take(DECOYS).collect();
         let rest: Vec<usize> = (2..n).step_by(3).collect();
         let d = view.clean.dim();
         if sigma <= 0.0 {
             return Ok(Self { pairs: Score::Distance, presence: Score::Distance, members, decoys });
         }
-        let (mean, cov) = linear::moments(&signal(view, &rest)?);
+        let (mean, cov) = linear::moments(&super::alone(view, view.clean.select(&rest), "linkage signal")?);
         let k = members as f64;
         let pairs = Score::pair(&mean, &cov, d, sigma);
         let presence = Score::presence(&mean, &cov, d, sigma, k);
@@ -188,18 +187,6 @@ impl Linker {
         };
         Ok(Self { pairs: better(pairs, &of_pairs), presence: better(presence, &of_presence), members, decoys })
     }
-}
-
-/// The chosen records as the pipeline leaves them before they are averaged and noised.
-fn signal(view: &View, chosen: &[usize]) -> Result<Embeddings, Error> {
-    let clean = view.clean.select(chosen);
-    let quiet = view.pipeline.without_noise();
-    let stages: Vec<StageConfig> = quiet.stages().iter().filter(|s| !s.groups()).cloned().collect();
-    if stages.is_empty() {
-        return Ok(clean);
-    }
-    let mut rng = seed::stream(view.seed, &view.fingerprint, "linkage signal");
-    Ok(Pipeline::new(stages)?.release(&clean, None, &mut rng)?.vectors)
 }
 
 /// A score for every pair of a left and a right row; higher = rather together.

@@ -25,7 +25,7 @@ use super::{Curve, Error, Knowledge, Progress, View, adapt};
 use crate::data::Record;
 use crate::encode::Embeddings;
 use crate::measure::statistics::{self, Design, Estimate, Table, Weights};
-use crate::protect::Pipeline;
+use crate::protect::{Pipeline, StageConfig};
 use crate::seed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,6 +59,17 @@ pub struct Field<'a> {
     pub seed: u64,
     /// Names the cell.
     pub task: &'a str,
+}
+
+/// Rows as the pipeline leaves them before they are averaged and noised.
+fn alone(view: &View, clean: Embeddings, purpose: &str) -> Result<Embeddings, Error> {
+    let quiet = view.pipeline.without_noise();
+    let stages: Vec<StageConfig> = quiet.stages().iter().filter(|s| !s.groups()).cloned().collect();
+    if stages.is_empty() {
+        return Ok(clean);
+    }
+    let mut rng = seed::stream(view.seed, &view.fingerprint, purpose);
+    Ok(Pipeline::new(stages)?.release(&clean, None, &mut rng)?.vectors)
 }
 
 impl Field<'_> {

@@ -191,7 +191,8 @@ impl Probe for Slots {
                 let carriers = field.records.iter().map(|r| r.text.as_str());
                 let texts = carriers.zip(secrets).map(|(c, s)| slot.filled(s.form, s.value, c)).collect::<Vec<_>>();
                 let clean = encoder.victims(&texts)?;
-                field.release(&clean, field.strata, &format!("secret {}", slot.id))
+                let released = field.release(&clean, field.strata, &format!("secret {}", slot.id))?;
+                Ok(adapt::read(view.pipeline, released))
             })
             .collect::<Result<Vec<_>, Error>>()?;
 
@@ -304,9 +305,10 @@ impl Reader {
         let mut order: Vec<usize> = (0..view.auxiliary.len()).collect();
         order.shuffle(&mut seed::stream(view.seed, &view.inputs, "slots carriers"));
         let carrier = |at: usize| view.auxiliary[order[at % order.len()]].text.as_str();
-        let noise = view.pipeline.noise_at(view.clean.dim());
-        let sigma = noise.as_ref().map_or(0.0, |n| n.sigma_per_coordinate) / (view.releases as f64).sqrt();
-        let g = 1.0 / noise.as_ref().map_or(1, |n| n.members).max(1) as f32;
+        let dim = view.clean.dim();
+        let sigma = adapt::reading(view.pipeline, dim).1 / (view.releases as f64).sqrt();
+        let members = view.pipeline.state_at(dim).members.max(1);
+        let g = 1.0 / members as f32;
 
         let mut directions = Vec::with_capacity(slots.len());
         for slot in slots {
@@ -314,9 +316,9 @@ impl Reader {
             directions.push([of(0)?, of(1)?]);
         }
 
-        // Own filled forms through the pipeline without its noise: means of both forms, one covariance for all slots.
+        // Own filled forms as the pipeline leaves them before averaging and noise: means of both forms, what carriers add.
         let mut means = Vec::with_capacity(slots.len());
-        let mut residuals = Embeddings::empty(view.clean.dim());
+        let mut residuals = Embeddings::empty(dim);
         for (s, slot) in slots.iter().enumerate() {
             let mut of_form = Vec::with_capacity(2);
             for (form, known) in directions[s].iter().enumerate() {
@@ -324,24 +326,32 @@ impl Reader {
                 let own: Vec<(usize, usize)> =
                     (0..REHEARSED).map(|i| (parameters.carriers + i, rng.random_range(0..slot.values.len()))).collect();
                 let texts: Vec<String> = own.iter().map(|&(at, v)| slot.filled(form, v, carrier(at))).collect();
-                let strata: Vec<u32> = own.iter().map(|&(at, _)| view.strata[order[at % order.len()]]).collect();
-                let clean = encoder.attackers(&texts)?;
-                let signal = adapt::release(&view.pipeline.without_noise(), &clean, &strata, 1, |_| {
-                    seed::stream(view.seed, &view.fingerprint, &format!("slots signal {} {form}", slot.id))
-                })?;
+                let purpose = format!("slots signal {} {form}", slot.id);
+                let signal = super::alone(view, encoder.attackers(&texts)?, &purpose)?;
                 let mean = signal.mean();
                 for (row, &(_, v)) in signal.rows().zip(&own) {
                     let left: Vec<f32> =
-                        row.iter().zip(&mean).zip(known.row(v)).map(|((y, m), d)| y - *m as f32 - g * d).collect();
+                        row.iter().zip(&mean).zip(known.row(v)).map(|((y, m), d)| y - *m as f32 - d).collect();
                     residuals.push(&left);
                 }
                 of_form.push(mean);
             }
             means.push(of_form);
         }
+        if members > 1 {
+            // The others of a group have forms of their own; what groups of carriers look like, all records together tell.
+            for of_form in &mut means {
+                let both: Vec<f64> = of_form[0].iter().zip(&of_form[1]).map(|(a, b)| 0.5 * (a + b)).collect();
+                for mean in of_form {
+                    mean.iter_mut().zip(&both).for_each(|(m, b)| *m = b + f64::from(g) * (*m - b));
+                }
+            }
+            residuals = adapt::release(&view.pipeline.without_noise(), view.clean, view.strata, 1, |_| {
+                seed::stream(view.seed, &view.fingerprint, "slots groups")
+            })?;
+        }
         let cov = shrunk(&residuals);
-        let d = residuals.dim();
-        let weight = precision(&cov, d, 1.0, sigma * sigma);
+        let weight = precision(&cov, dim, 1.0, sigma * sigma);
 
         let (mut filters, mut offsets) = (Vec::new(), Vec::new());
         for (directions, means) in directions.iter().zip(&means) {
@@ -501,6 +511,15 @@ mod tests {
         // 160 targets with a standard deviation of log2 e bits: a standard error of .11.
         let exposure = bench::value(&closed, "slot_city_exposure_bits");
         assert!((exposure - std::f64::consts::LOG2_E).abs() < 0.4, "{exposure}");
+    }
+
+    #[test]
+    fn a_name_is_read_from_the_mean_of_a_few_and_lost_in_that_of_many() {
+        let probe = Slots { targets: 0, known: 0, ..Slots::default() };
+        let read = |pipeline: &str| bench::value(&bench::run(&probe, pipeline), "slot_first_name_exposure_bits");
+        let (two, many) = (read("prototype(members=2)"), read("prototype(members=140)"));
+        // Guessing exposes log2 e bits.
+        assert!(two > 3.0 && many < 2.5, "{two} {many}");
     }
 
     #[test]

@@ -383,6 +383,10 @@ impl Inverter for Fitted<'_> {
         })
     }
 
+    fn origin(&self) -> Option<String> {
+        self.writer.origin()
+    }
+
     fn curves(&self) -> Vec<Curve> {
         let mut curves = self.writer.curves().to_vec();
         curves.push(self.learning.clone());

@@ -19,10 +19,11 @@ use std::collections::BTreeSet;
 /// `h_(t+1) = argmax_h log p(y | e(h))` over the beam of `p(h | y, e(h_t), y - e(h_t), h_t)`, the best so far kept.
 ///
 /// # Source
-/// Morris et al. 2023 (the corrector of vec2text). Differs: hypotheses for training come from decoders that have not seen the
-/// text (trained on the other documents), because a corrector that trains on guesses for known texts learns guesses that
-/// are too good; beside them stand the texts themselves, spoilt anew in each epoch (see [`Damage`]); conditioned on the
-/// Wiener-denoised release, scored with the noise-aware likelihood.
+/// Morris et al. 2023 (the corrector of vec2text). Differs: hypotheses for training come from decoders that were tuned without
+/// the text (on the other documents), because a corrector that trains on guesses for known texts learns guesses that are too
+/// good. A kept decoder that those start from has passed once or twice over the texts of its own corpora, which its record
+/// names: `pretrained = "none"` rules that out there, for weaker hypotheses. Beside them stand the texts themselves, spoilt
+/// anew in each epoch (see [`Damage`]); conditioned on the Wiener-denoised release, scored with the noise-aware likelihood.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Corrector {
@@ -101,7 +102,7 @@ impl Corrector {
         for (ok, what) in [
             (
                 self.folds >= 2,
-                "`folds` must be at least 2: hypotheses must come from decoders that have not seen the text",
+                "`folds` must be at least 2: hypotheses must come from decoders that were not tuned on the text",
             ),
             ((0.0..=1.0).contains(&self.spoilt), "`spoilt` must be in [0, 1]"),
             (self.fold_steps >= 1, "`fold_steps` must be at least 1"),
@@ -134,9 +135,8 @@ impl Attack for Corrector {
         let trained = self.train(view, &adaptation, &writer, written.as_ref(), progress)?;
         let mut curves = writer.curves().to_vec();
         curves.push(trained.curve);
-        let origin = [writer.origin(), trained.origin].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"));
-        let mender = Mender::new(trained.model, self);
-        Ok(Box::new(Fitted { view, adaptation, writer, mender, params: self.clone(), curves, origin }))
+        let mender = Mender::new(trained.model, self, trained.origin);
+        Ok(Box::new(Fitted { view, adaptation, writer, mender, params: self.clone(), curves }))
     }
 }
 
@@ -370,24 +370,35 @@ pub(super) struct Mender {
     beam: usize,
     samples: usize,
     temperature: f64,
+    /// Which pretrained corrector it started from.
+    origin: Option<String>,
 }
 
 impl Mender {
-    fn new(model: Model, params: &Corrector) -> Self {
+    fn new(model: Model, params: &Corrector, origin: Option<String>) -> Self {
         let Corrector { feedback, beam, samples, temperature, .. } = *params;
-        Self { model, feedback, beam, samples, temperature }
+        Self { model, feedback, beam, samples, temperature, origin }
+    }
+
+    /// Which pretrained attackers rewrite together: the writer's, and its own.
+    pub(super) fn origin(&self, writer: &Writer) -> Option<String> {
+        [writer.origin(), self.origin.clone()].into_iter().flatten().reduce(|a, b| format!("{a}; {b}"))
     }
 
     /// The corrector before any training.
     #[cfg(test)]
     pub(super) fn untrained(params: &Corrector, view: &View, writer: &Writer) -> Result<Self, Error> {
-        Ok(Self::new(params.start(view, writer)?, params))
+        Ok(Self::new(params.start(view, writer)?, params, None))
     }
 
     /// The kept corrector as it is, for attackers that have no training of their own to spend on it; `choice` is as in
     /// [`Corrector::pretrained`].
     pub(super) fn kept(choice: &str, view: &View, writer: &Writer) -> Result<Option<Self>, Error> {
-        Ok(kept(choice, view, writer)?.map(|kept| Self::new(kept.model, &Corrector::default())))
+        let params = Corrector::default();
+        Ok(kept(choice, view, writer)?.map(|kept| {
+            let origin = kept.origin();
+            Self::new(kept.model, &params, Some(origin))
+        }))
     }
 
     /// Rewrites of a text, given the denoised release and the text's own vector: the likeliest, then some drawn.
@@ -415,7 +426,6 @@ struct Fitted<'a> {
     mender: Mender,
     params: Corrector,
     curves: Vec<Curve>,
-    origin: Option<String>,
 }
 
 /// A guess under way.
@@ -448,7 +458,7 @@ impl Inverter for Fitted<'_> {
     }
 
     fn origin(&self) -> Option<String> {
-        self.origin.clone()
+        self.mender.origin(&self.writer)
     }
 
     fn curves(&self) -> Vec<Curve> {
@@ -551,7 +561,7 @@ mod tests {
         let writer = Writer::train(&view, &adaptation, &decoder, Pairing::True, &Quiet).expect("trains");
         let params = Corrector { decoder, slots: 2, beam: 2, rounds: 4, ..Corrector::default() };
         let mender = Mender::untrained(&params, &view, &writer).expect("a model");
-        let fitted = Fitted { view: &view, adaptation, writer, mender, params, curves: Vec::new(), origin: None };
+        let fitted = Fitted { view: &view, adaptation, writer, mender, params, curves: Vec::new() };
         let text = |i: usize| scene.records[i].text.clone();
         let (y, truth) = (scene.clean.row(7), text(7));
         let mut rng = seed::stream(1, "corrector tests", "early stop");

@@ -82,7 +82,8 @@ impl Crops {
         let mut tries = 3 * self.texts;
         while out.len() < self.texts && tries > 0 && total > 0 {
             tries -= 1;
-            let sentence = &sentences[ends.partition_point(|&end| end <= rng.random_range(0..total))];
+            let word = rng.random_range(0..total);
+            let sentence = &sentences[ends.partition_point(|&end| end <= word)];
             let mut span = self.span(&sentence.text, rng);
             let change = rng.random::<f64>() < self.exchanged && pool.exchange(&mut span, rng);
             if span.len() >= self.min_words {
@@ -200,6 +201,29 @@ mod tests {
         }
         let again = crops.cut(&sentences(), &[], &mut seed::stream(1, "crops", "cut")).0;
         assert_eq!(again, texts);
+    }
+
+    #[test]
+    fn every_part_of_a_corpus_is_drawn_in_proportion_to_its_words() {
+        let words = |i: usize| (0..20).map(|w| format!("w{i}x{w}")).collect::<Vec<_>>().join(" ");
+        let record = |i: usize| Record {
+            id: i.to_string(),
+            text: words(i),
+            document: i.to_string(),
+            owner: None,
+            topic: None,
+            time: None,
+            picture: None,
+        };
+        let corpus: Vec<Record> = (0..64).map(record).collect();
+        let crops = Crops { texts: 6464, min_words: 4, max_words: 12, max_chars: 160, exchanged: 0.0 };
+        let (texts, _) = crops.cut(&corpus, &[], &mut seed::stream(1, "crops", "shares"));
+        let mut drawn = [0_usize; 8];
+        for text in &texts[64..] {
+            drawn[text.document.parse::<usize>().expect("a number") / 8] += 1;
+        }
+        assert_eq!(drawn.iter().sum::<usize>(), 6400);
+        assert!(drawn.iter().all(|n| (700..=900).contains(n)), "800 spans an eighth are expected: {drawn:?}");
     }
 
     #[test]

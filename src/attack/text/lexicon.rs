@@ -233,10 +233,14 @@ pub fn top(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
     order.into_iter().map(|i| (i, scores[i])).collect()
 }
 
-/// The nearest rows of `table` to `y` by product, best first.
+/// The rows `x` of `table` that explain `y` best under isotropic noise, by `y.x - |x|^2 / 2`, best first: rows of one length
+/// by their product, others by their distance.
 pub fn nearest(y: &[f32], table: &Embeddings, k: usize) -> Vec<(usize, f32)> {
     let mut scores = vec![0.0_f32; table.len()];
     matmul(&mut scores, table.values(), Layout::Plain, y, Layout::Plain, table.len(), table.dim(), 1, false);
+    for (score, row) in scores.iter_mut().zip(table.rows()) {
+        *score -= 0.5 * dot(row, row);
+    }
     top(&scores, k)
 }
 
@@ -274,5 +278,7 @@ mod tests {
     fn the_nearest_row_is_the_one_with_the_largest_product() {
         let table = Embeddings::new(vec![1.0, 0.0, 0.6, 0.8, 0.0, 1.0], 2).expect("finite");
         assert_eq!(nearest(&[0.6, 0.8], &table, 1)[0].0, 1);
+        let long = Embeddings::new(vec![9.0, 9.0, 0.5, 0.9], 2).expect("finite");
+        assert_eq!(nearest(&[0.6, 0.8], &long, 1)[0].0, 1, "a long row is not near everything");
     }
 }

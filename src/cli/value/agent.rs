@@ -1,7 +1,9 @@
 //! The user's side: contribute, redeem, look, ask for capacity.
 
-use super::{Client, edge, fault};
+use super::{Client, edge, fault, reason};
 use crate::cli::{Usage, ui};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rand::SeedableRng as _;
 use std::path::{Path, PathBuf};
 use stitchback::contribute::agent::{Agent, Shield, write_private};
@@ -9,8 +11,9 @@ use stitchback::contribute::catalogue::hex;
 use stitchback::contribute::channel::Budget;
 use stitchback::contribute::cloud::Charter;
 use stitchback::contribute::edge::{Answer, open_token};
-use stitchback::contribute::message::About;
-use stitchback::contribute::receipt::EdgePublic;
+use stitchback::contribute::log::Proof;
+use stitchback::contribute::message::{About, unhex};
+use stitchback::contribute::receipt::{EdgePublic, Receipt};
 use stitchback::contribute::{Catalogue, Error};
 use stitchback::data::Record;
 use stitchback::encode::Encoder;
@@ -108,8 +111,7 @@ fn meet(side: &Side) -> anyhow::Result<Session> {
     } else {
         write_private(&known, format!("{public}\n").as_bytes()).map_err(fault)?;
     }
-    let epoch: serde_json::Value = client.json(client.get("/v1/epoch")?)?;
-    let epoch = epoch["epoch"].as_u64().unwrap_or_default();
+    let epoch = client.epoch()?;
     let _: Answer = client.json(client.post("/v1/register", &agent.register(public.name()))?)?;
     Ok(Session { client, agent, public, epoch })
 }
@@ -171,13 +173,20 @@ pub(super) fn contribute(args: &Contribute) -> anyhow::Result<Exit> {
     let mut rng = seed::Stream::try_from_rng(&mut rand::rngs::SysRng)?;
     let sealed = session.agent.protect_once(&args.side.home.join("releases"), catalogue, &raw, &shield, &mut rng)?;
     let message = session.agent.contribute(public.name(), session.epoch, &sealed);
-    let answer: Answer = client.json(client.post("/v1/contributions", &message)?)?;
-    let receipt = open_token(public, answer.token.as_deref().unwrap_or_default()).map_err(fault)?;
+    let (status, answer) = client.post("/v1/contributions", &message)?;
+    let (receipt, token) = if let Some(id) = given_before(status, &answer) {
+        ui::note("the same release was given before; its receipt is fetched again");
+        fetch(client, public, &id)?
+    } else {
+        let answer: Answer = client.json((status, answer))?;
+        let token = answer.token.unwrap_or_default();
+        (open_token(public, &token).map_err(fault)?, token)
+    };
     if !session.agent.is_of(&receipt, &sealed) {
         return Err(fault(Error::Input("the receipt is not for what was sent".to_owned())).into());
     }
-    let id = answer.receipt.unwrap_or_default();
-    keep(&args.side.home, &format!("{id}.contribution"), answer.token.as_deref().unwrap_or_default())?;
+    let id = hex(&receipt.id);
+    keep(&args.side.home, &format!("{id}.contribution"), &token)?;
     super::say(&format!(
         "{} records of group {} given at epsilon {} (epoch {}): receipt {id}\n",
         records.len(),
@@ -187,6 +196,20 @@ pub(super) fn contribute(args: &Contribute) -> anyhow::Result<Exit> {
     ))?;
     ui::note("the value follows at the end of the epoch: `stitchback value redeem`");
     Ok(Exit::Pass)
+}
+
+/// The receipt that a release got when it was given before, from the refusal to take it twice.
+fn given_before(status: u16, answer: &str) -> Option<[u8; 16]> {
+    let why = (status == 409).then(|| reason(answer))?;
+    unhex(why.split_once("under receipt ")?.1)
+}
+
+/// A receipt that the edge has filed, with its base64.
+fn fetch(client: &Client, public: &EdgePublic, id: &[u8; 16]) -> anyhow::Result<(Receipt, String)> {
+    let text = client.text(client.get(&format!("/v1/receipts/{}", hex(id)))?)?;
+    let proof = Proof::parse(&text).map_err(|why| fault(Error::Input(why)))?;
+    let (receipt, _) = proof.verify(public).map_err(|why| fault(Error::Input(why)))?;
+    Ok((receipt, STANDARD.encode(&proof.token)))
 }
 
 fn keep(home: &Path, name: &str, token: &str) -> anyhow::Result<()> {
@@ -204,11 +227,27 @@ fn kept(home: &Path, ending: &str) -> Vec<String> {
     out
 }
 
+/// Presents an issue receipt; says why where the edge will never take it.
+fn present(session: &Session, token: &str) -> anyhow::Result<Option<String>> {
+    let bytes = STANDARD.decode(token).unwrap_or_default();
+    let message = session.agent.redeem(session.public.name(), &bytes);
+    let (status, answer) = session.client.post("/v1/redemptions", &message)?;
+    let why = reason(&answer);
+    match status {
+        // Redeemed before a crash: that is what was wanted.
+        409 if why.contains("redeemed before") => Ok(None),
+        409 | 422 => Ok(Some(why)),
+        _ => {
+            let _: Answer = session.client.json((status, answer))?;
+            Ok(None)
+        }
+    }
+}
+
 pub(super) fn redeem(args: &Redeem) -> anyhow::Result<Exit> {
-    use base64::Engine as _;
     let session = meet(&args.side)?;
     let (client, public, home) = (&session.client, &session.public, &args.side.home);
-    let done = kept(home, ".redeemed");
+    let done = [kept(home, ".redeemed"), kept(home, ".expired")].concat();
     let (mut waiting, mut text) = (0, String::new());
     for id in kept(home, ".contribution").into_iter().filter(|id| !done.contains(id)) {
         let (status, answer) = client.get(&format!("/v1/issued/{id}"))?;
@@ -219,26 +258,21 @@ pub(super) fn redeem(args: &Redeem) -> anyhow::Result<Exit> {
         let answer: Answer = client.json((status, answer))?;
         let token = answer.token.unwrap_or_default();
         let receipt = open_token(public, &token).map_err(fault)?;
-        let issued = answer.receipt.unwrap_or_default();
-        let (_, proof) = client.get(&format!("/v1/receipts/{issued}"))?;
-        write_private(&home.join("receipts").join(format!("{issued}.proof")), proof.as_bytes()).map_err(fault)?;
+        let issued = hex(&receipt.id);
+        let proof = client.text(client.get(&format!("/v1/receipts/{issued}"))?)?;
+        let path = home.join("receipts").join(format!("{issued}.proof"));
+        write_private(&path, proof.as_bytes()).map_err(fault)?;
         super::add(
             &mut text,
             &format!("epoch {}, group {}: {}\n", receipt.epoch, receipt.group, receipt.worth().sentence()),
         );
-        if receipt.value > 0 {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(&token).unwrap_or_default();
-            let (status, answer) = client.post("/v1/redemptions", &session.agent.redeem(public.name(), &bytes))?;
-            // Redeemed before a crash: that is what was wanted.
-            if !(status == 409 && answer.contains("redeemed before")) {
-                let _: Answer = client.json((status, answer))?;
-            }
+        let refused = if receipt.value > 0 { present(&session, &token)? } else { None };
+        if let Some(why) = &refused {
+            // Refused for good: it must not stand in the way of the others.
+            ui::note(&format!("receipt {issued} cannot be redeemed and is laid aside: {why}"));
         }
-        keep(home, &format!("{id}.redeemed"), &token)?;
-        super::add(
-            &mut text,
-            &format!("  proof: {}\n", home.join("receipts").join(format!("{issued}.proof")).display()),
-        );
+        keep(home, &format!("{id}.{}", if refused.is_some() { "expired" } else { "redeemed" }), &token)?;
+        super::add(&mut text, &format!("  proof: {}\n", path.display()));
     }
     if text.is_empty() {
         text.push_str("nothing to redeem\n");

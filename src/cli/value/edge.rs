@@ -198,8 +198,7 @@ pub(super) fn catalogue(args: &NextCatalogue) -> anyhow::Result<Exit> {
     let mut rng = seed::stream(u64::from(version), "value setup", &plan.group);
     let mut next = Catalogue::fit(&plan, &vectors, &mut rng).map_err(fault)?;
     next.version = version;
-    let epoch: serde_json::Value = client.json(client.get("/v1/epoch")?)?;
-    let epoch = epoch["epoch"].as_u64().unwrap_or_default();
+    let epoch = client.epoch()?;
     let hash = hex(&next.hash());
     let body = Body::Catalogue { edge: key.name().to_owned(), epoch, next: Box::new(next) };
     let _: stitchback::contribute::edge::Answer =
@@ -256,7 +255,8 @@ pub(super) fn serve(args: &Serve) -> anyhow::Result<Exit> {
 pub(super) fn close(args: &Close) -> anyhow::Result<Exit> {
     let key = edge_key(&args.folder)?;
     let client = Client::new(&args.edge);
-    let message = Envelope::seal(&Body::Register { edge: key.name().to_owned() }, key.operator());
+    let body = Body::Close { edge: key.name().to_owned(), epoch: client.epoch()? };
+    let message = Envelope::seal(&body, key.operator());
     let record: EpochRecord = client.json(client.post("/v1/epoch/close", &message)?)?;
     super::say(&format!(
         "epoch {} closed: {} contributions valued, baseline {} micro-credits, {} accounts rewarded\n",
@@ -268,10 +268,9 @@ pub(super) fn close(args: &Close) -> anyhow::Result<Exit> {
 pub(super) fn settle(args: &Settle) -> anyhow::Result<Exit> {
     let key = edge_key(&args.folder)?;
     let client = Client::new(&args.edge);
-    let epoch: serde_json::Value = client.json(client.get("/v1/epoch")?)?;
     let body = Body::Settle {
         edge: key.name().to_owned(),
-        epoch: epoch["epoch"].as_u64().unwrap_or_default(),
+        epoch: client.epoch()?,
         nonce: hex(&secret()?[..16]),
         request: args.request.clone(),
         cost: args.cost,

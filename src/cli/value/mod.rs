@@ -131,15 +131,31 @@ impl Client {
         Ok((response.status().as_u16(), text))
     }
 
+    /// The text of a 200; anything else as the edge's own words.
+    fn text(&self, answer: (u16, String)) -> Result<String, stitchback::Error> {
+        let (status, text) = answer;
+        if status == 200 {
+            return Ok(text);
+        }
+        let why = reason(&text);
+        Err(fault(Error::Input(format!("the edge at {} refuses ({status}): {why}", self.base))))
+    }
+
     /// A 200 as JSON; anything else as the edge's own words.
     fn json<T: serde::de::DeserializeOwned>(&self, answer: (u16, String)) -> Result<T, stitchback::Error> {
-        let (status, text) = answer;
-        if status != 200 {
-            let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let why = said["error"].as_str().unwrap_or("no reason given");
-            return Err(fault(Error::Input(format!("the edge at {} refuses ({status}): {why}", self.base))));
-        }
-        serde_json::from_str(&text)
+        serde_json::from_str(&self.text(answer)?)
             .map_err(|e| fault(Error::Input(format!("the edge at {} answers something else: {e}", self.base))))
     }
+
+    /// The current epoch.
+    fn epoch(&self) -> Result<u64, stitchback::Error> {
+        let epoch: serde_json::Value = self.json(self.get("/v1/epoch")?)?;
+        Ok(epoch["epoch"].as_u64().unwrap_or_default())
+    }
+}
+
+/// Why the edge refuses, in its own words.
+fn reason(answer: &str) -> String {
+    let said: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
+    said["error"].as_str().unwrap_or("no reason given").to_owned()
 }

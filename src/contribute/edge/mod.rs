@@ -42,7 +42,8 @@ const CHECKPOINT: &str = "checkpoint";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct Refused {
-    /// An HTTP status: 400 malformed, 402 too few credits, 404 unknown, 409 at the wrong time, 422 against a rule.
+    /// An HTTP status: 400 malformed, 402 too few credits, 403 not by the edge, 404 unknown, 409 at the wrong time, 422 against a
+    /// rule.
     pub status: u16,
     /// In words. Never repeats what was sent.
     pub why: String,
@@ -130,6 +131,7 @@ pub struct Edge {
     tree: Tree,
     filed: HashMap<[u8; 16], Filed>,
     epochs: VecDeque<EpochRecord>,
+    began_s: Option<u64>,
     /// Size of the last checkpoint that was signed and kept.
     signed: u64,
 }
@@ -160,6 +162,7 @@ impl Edge {
             tree: Tree::default(),
             filed: HashMap::new(),
             epochs: VecDeque::new(),
+            began_s: None,
             signed: 0,
         };
         for (number, (place, bytes)) in found.records.iter().enumerate() {
@@ -170,6 +173,9 @@ impl Edge {
             let tokens: Vec<Vec<u8>> = step.drafts.iter().map(|d| edge.key.seal(&d.receipt)).collect();
             if tokens.iter().map(|t| STANDARD.encode(t)).ne(entry.tokens.iter().cloned()) {
                 return Err(wrong("holds other receipts than it leads to; run `value audit` on the folder"));
+            }
+            if edge.began_s.is_none() || entry.event.input == Input::Close {
+                edge.began_s = Some(entry.event.time_s);
             }
             edge.file(*place, bytes, &step, &tokens);
         }
@@ -236,7 +242,7 @@ impl Edge {
                     token: tokens.first().map(|t| STANDARD.encode(t)),
                     repeated: step.again.is_some(),
                 };
-                if step.again.is_none() {
+                if step.again.is_none() && !step.idle {
                     records.push(record(&event, &tokens));
                     steps.push((step, tokens));
                 }
@@ -244,6 +250,9 @@ impl Edge {
             }));
         }
         self.commit(&records, &steps)?;
+        if !records.is_empty() {
+            self.began_s.get_or_insert(time_s);
+        }
         for answer in answers.iter_mut().flatten().filter(|a| a.repeated) {
             let id = answer.receipt.as_deref().and_then(unhex);
             answer.token = id.map(|id| self.token(&id)).transpose()?.flatten().map(|t| STANDARD.encode(t));
@@ -260,8 +269,27 @@ impl Edge {
         let step = self.state.step(&event).expect("an epoch can always be closed");
         let tokens: Vec<Vec<u8>> = step.drafts.iter().map(|d| self.key.seal(&d.receipt)).collect();
         self.commit(&[record(&event, &tokens)], &[(step, tokens)])?;
+        self.began_s = Some(time_s);
         self.checkpoint()?;
         Ok(self.epochs.back().expect("one was just closed").clone())
+    }
+
+    /// Ends the epoch at the word of the edge's own key: an outer error is one of [`Edge::close`], an inner one a refusal.
+    ///
+    /// # Errors
+    /// Those of [`Edge::close`].
+    pub fn close_for(
+        &mut self,
+        account: &[u8; 32],
+        name: &str,
+        epoch: u64,
+        time_s: u64,
+        rng: &mut dyn Rng,
+    ) -> Result<Result<EpochRecord, Refused>, Error> {
+        match self.state.may_close(account, name, epoch) {
+            Ok(()) => self.close(time_s, rng).map(Ok),
+            Err(refused) => Ok(Err(refused)),
+        }
     }
 
     fn commit(&mut self, records: &[Vec<u8>], steps: &[(state::Step, Vec<Vec<u8>>)]) -> Result<(), Error> {
@@ -348,6 +376,11 @@ impl Edge {
     /// The current epoch.
     pub fn epoch(&self) -> u64 {
         self.state.ledger.epoch
+    }
+
+    /// When the current epoch began, in seconds since 1970: at the last close, else with the first message.
+    pub fn began_s(&self) -> Option<u64> {
+        self.began_s
     }
 
     /// The last epochs that were closed, oldest first.

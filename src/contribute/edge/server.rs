@@ -45,11 +45,13 @@ const ANSWER: Duration = Duration::from_secs(10);
 const WAITING: usize = 1024;
 /// Messages under one sync of the journal.
 const BATCH: usize = 256;
+/// An epoch that could not be ended is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a server allows.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Seconds of an epoch; `None` when epochs end by hand only.
+    /// Seconds of an epoch, counted from the last close over all restarts; `None` when epochs end by hand only.
     pub epoch_s: Option<u64>,
     /// Connections at once.
     pub connections: usize,
@@ -120,6 +122,7 @@ impl Server {
         let rng = crate::seed::Stream::try_from_rng(&mut rand::rngs::SysRng)
             .map_err(|_| Error::Input("the system's random generator failed".to_owned()))?;
         let (metrics, failed) = (Arc::clone(&desk.metrics), Arc::clone(&desk.failed));
+        let began_s = edge.began_s();
         let writer = std::thread::spawn(move || {
             let done = write(edge, inbox, rng, &metrics);
             failed.store(done.is_err(), Ordering::Relaxed);
@@ -127,7 +130,10 @@ impl Server {
         });
         let (stop, stopped) = watch::channel(false);
         if let Some(epoch_s) = limits.epoch_s {
-            tokio::spawn(epochs(desk.clone(), Duration::from_secs(epoch_s.max(1)), stopped.clone()));
+            let (every, now_s) = (epoch_s.max(1), now_s());
+            let left_s = began_s.unwrap_or(now_s).saturating_add(every).saturating_sub(now_s).min(every);
+            let (first, every) = (Duration::from_secs(left_s), Duration::from_secs(every));
+            tokio::spawn(epochs(desk.clone(), first, every, stopped.clone()));
         }
         let door = tokio::spawn(accept(listener, desk, limits.connections, stopped));
         Ok(Self { address, stop, door, writer })
@@ -194,19 +200,19 @@ fn write(
     Ok(())
 }
 
-async fn epochs(desk: Desk, every: Duration, mut stopped: watch::Receiver<bool>) {
-    let mut clock = tokio::time::interval(every);
-    clock.tick().await;
+async fn epochs(desk: Desk, first: Duration, every: Duration, mut stopped: watch::Receiver<bool>) {
+    let mut wait = first;
     loop {
         tokio::select! {
-            _ = clock.tick() => {
-                desk.rates.retain_recent();
-                if desk.close().await.is_err() {
-                    return;
-                }
-            }
+            () = tokio::time::sleep(wait) => {}
             _ = stopped.changed() => return,
         }
+        desk.rates.retain_recent();
+        wait = match desk.close().await {
+            Ok(_) => every,
+            Err(_) if desk.tasks.is_closed() => return,
+            Err(_) => AGAIN,
+        };
     }
 }
 
@@ -302,6 +308,10 @@ fn problem(status: StatusCode, why: &str) -> Response {
     (status, axum::Json(json!({"error": why}))).into_response()
 }
 
+fn refusal(refused: &Refused) -> Response {
+    problem(StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST), &refused.why)
+}
+
 fn busy() -> Response {
     problem(StatusCode::SERVICE_UNAVAILABLE, "the edge is busy or its journal failed; ask again later, it is safe")
 }
@@ -328,9 +338,14 @@ impl Desk {
     }
 
     async fn close(&self) -> Result<super::EpochRecord, Response> {
-        let mut rng = crate::seed::Stream::try_from_rng(&mut rand::rngs::SysRng).map_err(|_| busy())?;
+        let mut rng = fresh()?;
         self.ask(move |edge| edge.close(now_s(), &mut rng)).await
     }
+}
+
+/// The system's randomness.
+fn fresh() -> Result<crate::seed::Stream, Response> {
+    crate::seed::Stream::try_from_rng(&mut rand::rngs::SysRng).map_err(|_| busy())
 }
 
 async fn message(
@@ -350,10 +365,7 @@ async fn message(
     }
     match receiver.await {
         Ok(Ok(answer)) => axum::Json(answer).into_response(),
-        Ok(Err(refused)) => {
-            let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST);
-            problem(status, &refused.why)
-        }
+        Ok(Err(refused)) => refusal(&refused),
         Err(_) => busy(),
     }
 }
@@ -370,18 +382,18 @@ async fn balance(State(desk): State<Desk>, axum::Json(envelope): axum::Json<Enve
     }
 }
 
-/// The operator ends an epoch by hand: a `register` message signed by the edge's own key.
+/// The operator ends an epoch by hand: a `close` message for this very epoch, signed by the edge's own key.
 async fn close(State(desk): State<Desk>, axum::Json(envelope): axum::Json<Envelope>) -> Response {
-    let by = envelope.open().map(|(account, _)| account).ok();
-    let own = match desk.ask(|edge| Ok(*edge.public().bytes())).await {
-        Ok(own) => own,
+    let Ok((account, Message::Close { edge: name, epoch })) = envelope.open() else {
+        return problem(StatusCode::BAD_REQUEST, "an epoch is ended by a signed message of kind `close`");
+    };
+    let mut rng = match fresh() {
+        Ok(rng) => rng,
         Err(response) => return response,
     };
-    if by != Some(own) {
-        return problem(StatusCode::FORBIDDEN, "only the edge's own key can end an epoch");
-    }
-    match desk.close().await {
-        Ok(record) => axum::Json(record).into_response(),
+    match desk.ask(move |edge| edge.close_for(&account, &name, epoch, now_s(), &mut rng)).await {
+        Ok(Ok(record)) => axum::Json(record).into_response(),
+        Ok(Err(refused)) => refusal(&refused),
         Err(response) => response,
     }
 }

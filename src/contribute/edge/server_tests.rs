@@ -69,10 +69,10 @@ fn the_loop_over_a_real_socket() {
     assert_eq!(http(at, "GET", &format!("/v1/issued/{id}"), "").0, 404);
 
     // Only the edge ends an epoch; then the value is there, redeemable once.
-    assert_eq!(post(at, "/v1/epoch/close", &agent.register(NAME)).0, 403);
+    assert_eq!(post(at, "/v1/epoch/close", &agent.register(NAME)).0, 400);
     let operator = EdgeKey::new(NAME, &[7; 32]).expect("a plain name");
-    let end = Envelope::seal(&Message::Register { edge: NAME.to_owned() }, operator.operator());
-    assert_eq!(post(at, "/v1/epoch/close", &end).1["contributions"], 1);
+    let end = |epoch| Envelope::seal(&Message::Close { edge: NAME.to_owned(), epoch }, operator.operator());
+    assert_eq!(post(at, "/v1/epoch/close", &end(0)).1["contributions"], 1);
     let issued: serde_json::Value =
         serde_json::from_str(&http(at, "GET", &format!("/v1/issued/{id}"), "").1).expect("an answer");
     let token = STANDARD.decode(issued["token"].as_str().expect("a token")).expect("base64");
@@ -82,7 +82,7 @@ fn the_loop_over_a_real_socket() {
     let proof = http(at, "GET", &format!("/v1/receipts/{id}"), "").1;
     let (_, first) = Proof::parse(&proof).and_then(|p| p.verify(&public)).expect("it holds");
 
-    post(at, "/v1/epoch/close", &end);
+    assert_eq!(post(at, "/v1/epoch/close", &end(1)).0, 200);
     let balance = post(at, "/v1/balance", &agent.register(NAME)).1;
     assert!(balance["balance"].as_u64().expect("a number") > 0, "{balance}");
     let asked = post(at, "/v1/requests", &agent.request(NAME, 2, &[5; 16], 1000, None));
@@ -118,6 +118,90 @@ fn the_loop_over_a_real_socket() {
     let again = Checkpoint::open(&http(server.address, "GET", "/v1/checkpoint", "").1, &public).expect("signed");
     assert_eq!(again, later);
     runtime.block_on(server.stop()).expect("a healthy journal");
+}
+
+#[test]
+fn a_message_that_ended_an_epoch_ends_no_other() {
+    let folder = serve_folder();
+    let runtime = runtime();
+    let server = start(&runtime, folder.path(), by_hand());
+    let at = server.address;
+    let end = |edge: &str, epoch, secret: u8| {
+        let key = EdgeKey::new(NAME, &[secret; 32]).expect("a plain name");
+        Envelope::seal(&Message::Close { edge: edge.to_owned(), epoch }, key.operator())
+    };
+    let first = end(NAME, 0, 7);
+    assert_eq!(post(at, "/v1/epoch/close", &first).0, 200);
+    let (status, again) = post(at, "/v1/epoch/close", &first);
+    assert!(status == 409 && again["error"].as_str().is_some_and(|e| e.contains("the epoch is 1")), "{status} {again}");
+    // Whatever else the operator signed ends nothing, nor does a stranger or a message for another edge.
+    let next = end(NAME, 1, 7);
+    let settle =
+        Message::Settle { edge: NAME.to_owned(), epoch: 1, nonce: hex(&[1; 16]), request: hex(&[2; 16]), cost: 1 };
+    let operator = EdgeKey::new(NAME, &[7; 32]).expect("a plain name");
+    assert_eq!(post(at, "/v1/epoch/close", &Envelope::seal(&settle, operator.operator())).0, 400);
+    assert_eq!(post(at, "/v1/epoch/close", &end(NAME, 1, 8)).0, 403);
+    assert_eq!(post(at, "/v1/epoch/close", &end("edge.other", 1, 7)).0, 422);
+    assert_eq!(post(at, "/v1/settlements", &next).0, 422, "only one place ends epochs");
+    let now: serde_json::Value = serde_json::from_str(&http(at, "GET", "/v1/epoch", "").1).expect("JSON");
+    assert_eq!(now["epoch"], 1);
+    assert_eq!(post(at, "/v1/epoch/close", &next).0, 200);
+    runtime.block_on(server.stop()).expect("a healthy journal");
+}
+
+#[test]
+fn the_timer_of_epochs_outlives_a_full_inbox() {
+    let runtime = runtime();
+    runtime.block_on(async {
+        let (tasks, mut inbox) = mpsc::channel(1);
+        let rate = NonZeroU32::new(1).expect("1");
+        let desk = Desk {
+            tasks,
+            metrics: Arc::default(),
+            rates: Arc::new(RateLimiter::keyed(Quota::per_second(rate))),
+            failed: Arc::default(),
+        };
+        desk.give(Task::Work(Box::new(|_| Ok(())))).expect("room for one");
+        let (_stop, stopped) = watch::channel(false);
+        let timer = tokio::spawn(epochs(desk.clone(), Duration::ZERO, Duration::from_hours(1), stopped));
+        while desk.metrics.shed.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        inbox.recv().await.expect("what filled it");
+        let closing = tokio::time::timeout(Duration::from_secs(20), inbox.recv()).await.expect("it tries again");
+        assert!(matches!(closing, Some(Task::Work(_))));
+        // Without a writer there is nothing to wait for.
+        drop((closing, inbox));
+        tokio::time::timeout(Duration::from_secs(20), timer).await.expect("it ends").expect("no panic");
+    });
+}
+
+#[test]
+fn the_timer_of_epochs_goes_on_over_a_restart() {
+    let folder = serve_folder();
+    let runtime = runtime();
+    let key = || EdgeKey::new(NAME, &[7; 32]).expect("a plain name");
+    let mut edge = Edge::open(folder.path(), key()).expect("a folder with a charter");
+    let rng = &mut seed::stream(1, "test", "restart");
+    edge.close(now_s() - 10_000, rng).expect("writable");
+    assert_eq!((edge.epoch(), edge.began_s().is_some_and(|s| s + 10_000 <= now_s())), (1, true));
+    drop(edge);
+    let epoch_after = |epoch_s: u64, wanted: u64| {
+        let server = start(&runtime, folder.path(), Limits { epoch_s: Some(epoch_s), ..by_hand() });
+        let epoch = || -> serde_json::Value {
+            serde_json::from_str(&http(server.address, "GET", "/v1/epoch", "").1).expect("JSON")
+        };
+        let clock = Instant::now();
+        while epoch()["epoch"] != wanted && clock.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let found = epoch()["epoch"].as_u64();
+        runtime.block_on(server.stop()).expect("a healthy journal");
+        found
+    };
+    assert_eq!(epoch_after(20_000, 1), Some(1), "half of it is left");
+    assert_eq!(epoch_after(9_000, 2), Some(2), "it had ended while nobody served");
+    assert_eq!(epoch_after(9_000, 2), Some(2), "and the next one has just begun");
 }
 
 #[test]

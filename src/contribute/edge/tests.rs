@@ -251,6 +251,13 @@ fn bad_contributions_are_refused_with_a_reason_and_change_nothing() {
                 .ceil() as u64;
     };
     assert!(why(&long).1.contains("longer than the declared noise"), "{:?}", why(&long));
+    for reaching in ["center(public=/etc/hosts) | clip(l2=1)", "process(command=true)"] {
+        let reach = |c: &mut super::super::message::Contribution| {
+            long(c);
+            c.mechanism.pipeline = reaching.to_owned();
+        };
+        assert!(why(&reach).1.contains("names a file or a program"), "{reaching}");
+    }
     let lying = |c: &mut super::super::message::Contribution| {
         long(c);
         c.mechanism.sigma_ppm = 900_000;
@@ -269,7 +276,101 @@ fn bad_contributions_are_refused_with_a_reason_and_change_nothing() {
     clash.signature.replace_range(0..2, "00");
     assert_eq!(one(&mut edge, clash).expect_err("forged").status, 400);
     close(&mut edge);
-    assert!(one(&mut edge, agent.contribute(NAME, 1, &good)).expect_err("old content").why.contains("before"));
+    // Who lost the answer learns where the receipt is, and finds it there.
+    let again = one(&mut edge, agent.contribute(NAME, 1, &good)).expect_err("old content");
+    let id = first.receipt.expect("a receipt");
+    assert_eq!(
+        (again.status, again.why),
+        (409, format!("the same protected content was contributed before, under receipt {id}"))
+    );
+    let proof = edge.proof(&unhex(&id).expect("an id")).expect("readable").expect("filed");
+    assert!(agent.is_of(&edge.public().open(&proof.token).expect("our own"), &good));
+}
+
+#[test]
+fn an_account_cannot_flood_a_group_behind_a_tiny_epsilon() {
+    let (_, mut edge, agents) = opened(1);
+    let signing = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+    let made_up = |edge: &mut Edge, epsilon_milli: u32, items: i64, nonce: u8| {
+        let (_, body) = agents[0].contribute(NAME, 0, &sealed(1, 0, 20)).open().expect("our own");
+        let Body::Contribute(mut c) = body else { panic!("a contribution") };
+        // Whatever the priced cells hold, "other" takes it back: the sum is right.
+        let mass = items * crate::contribute::channel::UNITS + i64::from(nonce);
+        c.mechanism.epsilon_milli = epsilon_milli;
+        c.cells = vec![mass, mass, 0, 0, 20 * crate::contribute::channel::UNITS - 2 * mass];
+        c.nonce = hex(&[nonce; 16]);
+        one(edge, Envelope::seal(&Body::Contribute(c), &signing)).map_err(|refused| (refused.status, refused.why))
+    };
+    let before = edge.state_hash();
+    let flood = made_up(&mut edge, 10, 700, 1).expect_err("a flood");
+    assert!(flood.0 == 422 && flood.1.contains("larger than 1000 items"), "{flood:?}");
+    let rich = made_up(&mut edge, 1000, 55, 2).expect_err("110 items of 20");
+    assert!(rich.0 == 422 && rich.1.contains("hold more"), "{rich:?}");
+    assert_eq!(edge.state_hash(), before);
+    // What noise may excuse once, it does not excuse again and again.
+    let taken: Vec<bool> = (3..13).map(|nonce| made_up(&mut edge, 1000, 26, nonce).is_ok()).collect();
+    assert!(taken[0] && !taken[1..].contains(&true), "{taken:?}");
+}
+
+#[test]
+fn vectors_under_noise_of_every_kind_are_taken_and_noise_of_unknown_size_is_not() {
+    let (_, mut edge, agents) = opened(5);
+    let budget = Budget::new(1.0).expect("in range");
+    let protect = |i: usize, pipeline: &str| {
+        let shield = Shield { budget, pipeline: Some(Pipeline::parse(pipeline).expect("valid")) };
+        agents[i].protect(&charter().groups[0], &own(1, 30), &shield, &mut rng())
+    };
+    let of = |i: usize, sealed: &Sealed| match agents[i].contribute(NAME, 0, sealed).open().expect("our own").1 {
+        Body::Contribute(c) => c,
+        other => panic!("{other:?}"),
+    };
+    // An account each: together they would be beyond the budget of one.
+    let kinds = ["laplace_l2(rate=12)", "privunit(epsilon=8)", "djw(epsilon=8)", "vmf(kappa=12)"];
+    for (i, noise) in kinds.into_iter().enumerate() {
+        let sealed = protect(i, &format!("normalize | {noise}")).expect("noise of a known size");
+        let c = of(i, &sealed);
+        let sigma = f64::from(c.mechanism.sigma_ppm) * 1e-6;
+        assert!(sigma > 0.05, "{noise}: {sigma}");
+        // The declared noise is what the rows are longer by; those of the last kind stay on the sphere.
+        let squares = c.release.iter().flatten().map(|&v| (f64::from(v) / 4096.0).powi(2)).sum::<f64>();
+        let (length, want) = (squares / c.release.len() as f64, if i == 3 { 1.0 } else { 1.0 + 16.0 * sigma * sigma });
+        // Lengths of the first kind spread by .5 of their noise: over 30 rows .09 of all.
+        assert!((length / want - 1.0).abs() < 0.35, "{noise}: {length} against {want}");
+        if let Err(refused) = one(&mut edge, agents[i].contribute(NAME, 0, &sealed)) {
+            panic!("{noise}: {refused}");
+        }
+    }
+    let plain = protect(4, "normalize").expect("no noise at all");
+    assert_eq!(of(4, &plain).mechanism.sigma_ppm, 0);
+    one(&mut edge, agents[4].contribute(NAME, 0, &plain)).expect("rounding makes no row too long");
+    let mixed = "normalize | vmf(kappa=100) | gaussian(sigma=0.1)";
+    let why = protect(4, mixed).expect_err("no closed form").to_string();
+    assert!(why.contains("no known standard deviation"), "{why}");
+    // One that declares it all the same is refused by the edge.
+    let mut c = of(0, &plain);
+    mixed.clone_into(&mut c.mechanism.pipeline);
+    let signing = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+    let refused = one(&mut edge, Envelope::seal(&Body::Contribute(c.clone()), &signing)).expect_err("unknown noise");
+    assert!(refused.status == 422 && refused.why.contains("no known standard deviation"), "{refused}");
+    c.mechanism.pipeline = "identity | ".repeat(200) + "identity";
+    let refused = one(&mut edge, Envelope::seal(&Body::Contribute(c), &signing)).expect_err("too long");
+    assert!(refused.why.contains("longer than 1000 bytes"), "{refused}");
+}
+
+#[test]
+fn registering_again_leaves_no_trace_in_the_journal() {
+    let (disk, mut edge, agents) = opened(1);
+    let size = disk.lock().expect("one thread").bytes.len();
+    for _ in 0..3 {
+        let answer = one(&mut edge, agents[0].register(NAME)).expect("known");
+        assert_eq!((answer.receipt, answer.token), (None, None));
+    }
+    assert_eq!(disk.lock().expect("one thread").bytes.len(), size);
+    one(&mut edge, Agent::new(&[9; 32]).register(NAME)).expect("new");
+    assert!(disk.lock().expect("one thread").bytes.len() > size);
+    let hash = edge.state_hash();
+    drop(edge);
+    assert_eq!(open(&disk).expect("readable").state_hash(), hash);
 }
 
 #[test]

@@ -296,6 +296,9 @@ impl Ledger {
             hasher.update(account.to_be_bytes());
             hasher.update(amount.to_be_bytes());
         }
+        let mut done: Vec<_> = self.done.iter().collect();
+        done.sort_unstable_by_key(|(key, _)| **key);
+        hasher.update(serde_json::to_vec(&done).expect("numbers and names"));
         hasher.finalize().into()
     }
 }

@@ -56,13 +56,15 @@ impl Protected {
     /// Whether the row is longer than unit vectors under the declared noise ever are.
     ///
     /// # Formula
-    /// `|z|^2 > 1 + d sigma^2 + 4 sqrt(4 sigma^2 + 2 d sigma^4)`, a false alarm in 30 000.
+    /// `|z|^2 > 1 + d sigma^2 + 4 sqrt(4 sigma^2 + 2 d sigma^4)`, a false alarm in 30 000 under normal noise. On top comes what
+    /// rounding to steps may add to a row of length 1, `sqrt(d) step + d step^2 / 4`: rows on the sphere stay on it only so far.
     pub fn is_too_long(&self) -> bool {
-        self.product(self) > norm_limit(self.dim(), self.sigma())
+        let moved = 0.5 * STEP * (self.dim() as f64).sqrt();
+        self.product(self) > norm_limit(self.dim(), self.sigma()) + 2.0 * moved + moved * moved
     }
 }
 
-/// Largest believable squared norm of a unit vector under noise of `sigma`.
+/// Largest believable squared norm of a unit vector under noise of `sigma`, before it is rounded.
 pub fn norm_limit(d: usize, sigma: f64) -> f64 {
     let (d, s2) = (d as f64, sigma * sigma);
     1.0 + d * s2 + 4.0 * (4.0 * s2 + 2.0 * d * s2 * s2).sqrt()
@@ -237,6 +239,22 @@ mod tests {
         // Half at 1.23 and nine tenths at 1.32 (the chapter's figures); standard errors .025 and .015.
         assert!((caught(1.23, &mut rng) - 0.5).abs() < 0.12);
         assert!((caught(1.32, &mut rng) - 0.9).abs() < 0.07);
+    }
+
+    #[test]
+    fn rounding_does_not_make_a_row_of_the_sphere_too_long() {
+        let mut rng = seed::stream(4, "test", "rounding");
+        for d in [2, 24, 384, 768] {
+            // Signs are rounded all one way: .19 of a step at 768 coordinates.
+            let signs: Vec<f64> = normal(d, &mut rng).iter().map(|v| v.signum()).collect();
+            let others = (0..200).map(|_| normal(d, &mut rng)).collect::<Vec<_>>();
+            for row in others.into_iter().chain([signs]) {
+                let row: Vec<f32> = unit(row).iter().map(|&v| v as f32).collect();
+                assert!(!Protected::new(&row, 0.0).is_too_long(), "{d}");
+                let longer: Vec<f32> = row.iter().map(|v| v * 1.03).collect();
+                assert!(Protected::new(&longer, 0.0).is_too_long(), "{d}: longer by 3 %");
+            }
+        }
     }
 
     /// The chapter's reference run: naive and debiased-maximum novelty and P(novel) of a copy, a fresh item and junk.

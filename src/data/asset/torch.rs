@@ -213,7 +213,9 @@ enum Value {
     Name(Name),
     /// The items, and how many levels of tuples they are.
     Tuple(Rc<[Value]>, usize),
+    /// Texts: the storage keys.
     List(Vec<Value>),
+    /// Tensors and truths; whatever else stood in it is `None`.
     Map(Vec<(Rc<str>, Value)>),
     Storage(Storage),
     Tensor(Tensor),
@@ -328,6 +330,10 @@ impl Machine {
                 let Some(Value::List(list)) = self.stack.last_mut() else {
                     return Err("APPENDS without a list".into());
                 };
+                // Only the storage keys stand in a list. A list in a list would have no bound of depth.
+                if !items.iter().all(|item| matches!(item, Value::Text(_))) {
+                    return Err("a list holds something else than texts".into());
+                }
                 list.extend(items);
             }
             b'q' | b'r' => {
@@ -392,8 +398,9 @@ impl Machine {
         while let Some(key) = items.next() {
             let Value::Text(key) = key else { return Err("a dictionary's key is not a text".into()) };
             let value = items.next().ok_or_else(|| format!("`{key}` has no value"))?;
-            // Nested dictionaries carry sizes and versions, nothing that is read later; dropping them bounds the depth.
-            map.push((key, if matches!(value, Value::Map(_) | Value::List(_)) { Value::None } else { value }));
+            // Tensors and the machine's order of bytes are all that is read later. Sizes, versions and whatever else may hold
+            // containers is dropped, which bounds the depth.
+            map.push((key, if matches!(value, Value::Tensor(_) | Value::Bool(_)) { value } else { Value::None }));
         }
         Ok(())
     }
@@ -619,6 +626,20 @@ mod tests {
             assert!(said.contains(expected), "{expected}: {said}");
         }
         assert!(read(&good).is_ok());
+    }
+
+    /// Deep values overflow the stack when they are dropped, if not before.
+    #[test]
+    fn containers_in_containers_stay_flat_or_are_refused() {
+        const DEEP: usize = 300_000;
+        let pickle = |bytes: Vec<u8>| run(&mut Cursor { left: &bytes });
+        let lists = [b"](".repeat(DEEP), b"e".repeat(DEEP), b".".to_vec()].concat();
+        // The innermost list is empty; the next one would hold it.
+        assert_eq!(pickle(lists).expect_err("lists in lists"), "a list holds something else than texts");
+        let maps = [b"}X\x01\0\0\0k".repeat(DEEP), b"N".to_vec(), b"s\x85".repeat(DEEP), b".".to_vec()].concat();
+        let Ok(Value::Tuple(items, 1)) = pickle(maps) else { panic!("a tuple of a dictionary") };
+        let [Value::Map(map)] = &*items else { panic!("one dictionary") };
+        assert!(matches!(map.as_slice(), [(_, Value::None)]), "{map:?}");
     }
 
     #[test]

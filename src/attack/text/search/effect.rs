@@ -167,6 +167,8 @@ const CONTEXT: f32 = 0.3;
 pub(super) struct Outlook {
     share: f32,
     product: f32,
+    /// `|e|^2`.
+    square: f32,
     /// Of each piece: products with the released vector and with the sentence's own, and its squared length.
     pieces: Vec<[f32; 3]>,
     words: Vec<[f32; 3]>,
@@ -197,6 +199,7 @@ impl Outlook {
         Self {
             share: 1.0 / (n as f32 + 2.0),
             product: dot(y, e),
+            square: dot(e, e).max(f32::MIN_POSITIVE),
             pieces: scalars(table, pieces),
             words: scalars(&own, n),
             gram,
@@ -216,7 +219,8 @@ impl Outlook {
                 sum[2] -= 2.0 * self.cross[i * self.pieces.len() + p];
             }
         }
-        let norm = 1.0 + 2.0 * self.share * sum[1] + self.share.powi(2) * sum[2];
+        // The new vector is as long as the old one, whatever the encoder's length is.
+        let norm = 1.0 + (2.0 * self.share * sum[1] + self.share.powi(2) * sum[2]) / self.square;
         (self.product + self.share * sum[0]) / norm.max(0.05).sqrt() - self.product
     }
 }

@@ -203,6 +203,7 @@ struct Hypothesis {
 /// The search for one target.
 struct Run<'a> {
     y: &'a [f32],
+    progress: &'a dyn Progress,
     seen: BTreeSet<String>,
     queries: usize,
     trace: Vec<(usize, f64)>,
@@ -219,7 +220,7 @@ impl Inverter for Fitted<'_> {
                     return Err(Error::Interrupted);
                 }
                 let mut rng = seed::stream(self.view.seed, task, &format!("retellings {i}"));
-                let guess = self.climb(released.row(i), &written[i], &mut rng)?;
+                let guess = self.climb(released.row(i), &written[i], &mut rng, progress)?;
                 progress.update(done.fetch_add(1, Ordering::Relaxed) + 1, released.len(), "targets searched");
                 Ok(guess)
             })
@@ -227,7 +228,7 @@ impl Inverter for Fitted<'_> {
     }
 
     fn origin(&self) -> Option<String> {
-        self.writer.origin()
+        self.mender.as_ref().map_or_else(|| self.writer.origin(), |mender| mender.origin(&self.writer))
     }
 
     fn curves(&self) -> Vec<Curve> {
@@ -236,16 +237,23 @@ impl Inverter for Fitted<'_> {
 }
 
 impl Fitted<'_> {
-    fn climb(&self, y: &[f32], written: &[Candidate], rng: &mut seed::Stream) -> Result<Guess, Error> {
+    fn climb(
+        &self,
+        y: &[f32],
+        written: &[Candidate],
+        rng: &mut seed::Stream,
+        progress: &dyn Progress,
+    ) -> Result<Guess, Error> {
         let p = &self.params;
         let retrieved = lexicon::nearest(y, self.view.clean, p.seeds);
         let mut starts: Vec<Vec<String>> =
             retrieved.iter().map(|&(i, _)| self.normal(&self.view.auxiliary[i].text)).collect();
         starts.extend(written.iter().map(|c| self.normal(&c.text)));
+        starts.truncate(p.queries);
         let mut belief = Belief::new(&self.effects, &self.lexicon);
         let mut pieces = self.pieces(&self.spoken(y, &starts), &mut belief);
 
-        let mut run = Run { y, seen: BTreeSet::new(), queries: 0, trace: Vec::new() };
+        let mut run = Run { y, progress, seen: BTreeSet::new(), queries: 0, trace: Vec::new() };
         let mut found: Vec<Hypothesis> = Vec::new();
         loop {
             let before = run.queries;
@@ -295,6 +303,9 @@ impl Fitted<'_> {
         let scale = 1.0 / self.adaptation.spread().powi(2) as f32;
         let (mut weight, mut stale) = (self.hot(), 0);
         while run.queries < self.params.queries && stale < PATIENCE && !beam.is_empty() {
+            if run.progress.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
             if self.is_exact(run.y, &beam[0]) {
                 break;
             }
@@ -337,7 +348,8 @@ impl Fitted<'_> {
                 }
                 children.push(child);
             }
-            let joined = joined(&gains, &parents, pieces).into_iter().map(|words| (words, None)).collect();
+            let room = self.params.queries - run.queries;
+            let joined = joined(&gains, &parents, pieces).into_iter().map(|words| (words, None)).take(room).collect();
             children.extend(self.evaluate(run, joined)?.into_iter().map(|(child, _)| child));
             self.admit(beam, children, weight)?;
             stale = if beam[0].score > best + 1e-9 { 0 } else { stale + 1 };
@@ -352,7 +364,8 @@ impl Fitted<'_> {
 
     /// Adds the words of the whole lexicon that lead furthest in the direction that is still missing.
     fn widen(&self, y: &[f32], h: &Hypothesis, pieces: &mut Vec<Piece>, belief: &mut Belief) {
-        let along: f32 = y.iter().zip(&h.vector).map(|(a, b)| a * b).sum();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let along = dot(y, &h.vector) / dot(&h.vector, &h.vector).max(f32::MIN_POSITIVE);
         let tangent: Vec<f32> = y.iter().zip(&h.vector).map(|(a, b)| a - along * b).collect();
         let promise = self.effects.along(&tangent);
         for (w, _) in lexicon::top(&promise, WIDENED) {

@@ -7,6 +7,12 @@ use crate::attack::text::bigrams::{Bigrams, EDGE};
 const JOINED: usize = 5;
 /// One move in so many exchanges neighbouring spans of a sentence.
 const EXCHANGES: usize = 4;
+/// Words of the longest stretch within which two parts change places.
+const EXCHANGED: usize = 24;
+/// Moves that are held at once; of more, those that have a chance are kept.
+const HELD: usize = 1 << 20;
+/// Words of a sentence whose phrases are proposed.
+const SPOKEN: usize = 48;
 
 /// What a move can put into a sentence: one word, or a phrase of a starting sentence.
 pub(super) struct Piece {
@@ -120,6 +126,9 @@ impl Ranking<'_> {
             let mut offer = |from: usize, to: usize, piece: Option<usize>| {
                 let promise = self.scale * outlook.change(from, to, piece.map(|i| pieces[i].row));
                 moves.push(Move { hypothesis, change: Change::Replace { from, to, piece }, promise });
+                if moves.len() >= HELD {
+                    moves = best(std::mem::take(&mut moves), 16 * n);
+                }
             };
             for from in 0..=length {
                 for (i, piece) in pieces.iter().enumerate() {
@@ -137,7 +146,7 @@ impl Ranking<'_> {
             }
             for from in 0..length {
                 for to in from + 1..length {
-                    for end in to + 1..=length {
+                    for end in to + 1..=(from + EXCHANGED).min(length) {
                         let change = Change::Exchange { from, to, end };
                         exchanges.push(Move {
                             hypothesis,
@@ -220,7 +229,8 @@ pub(super) fn joined(gains: &[(f64, Move)], parents: &[Parent], pieces: &[Piece]
 pub(super) fn phrases<'a>(
     sentences: impl Iterator<Item = &'a Vec<String>> + 'a,
 ) -> impl Iterator<Item = Vec<String>> + 'a {
-    sentences.flat_map(|words| [2, 3].into_iter().flat_map(|n| words.windows(n).map(<[String]>::to_vec)))
+    let cut = |words: &'a Vec<String>| &words[..words.len().min(SPOKEN)];
+    sentences.flat_map(move |words| [2, 3].into_iter().flat_map(move |n| cut(words).windows(n).map(<[String]>::to_vec)))
 }
 
 /// The `n` most promising moves, best first; sorting them all would cost more than the encoder.

@@ -1,25 +1,29 @@
 //! What an edge knows, and how each message changes it: a pure function of messages, times and seeds, so that a journal of
 //! those gives the same values, receipts and balances anywhere.
 
+mod closing;
+
 use super::Refused;
 use super::demand::Demand;
 use crate::contribute::catalogue::{Catalogue, hex};
 use crate::contribute::channel::{Budget, UNITS};
-use crate::contribute::cloud::{Charter, Prices, Sums};
-use crate::contribute::message::{About, Body, Contribution, Envelope, unhex};
+use crate::contribute::cloud::{Charter, Prices};
+use crate::contribute::message::{About, Body, Contribution, Envelope, Mechanism, unhex};
 use crate::contribute::quota::ledger::Key;
-use crate::contribute::quota::{self, Claimant, Ledger, Operation};
+use crate::contribute::quota::{Ledger, Operation};
 use crate::contribute::receipt::{EdgePublic, Hash, Kind, Receipt, nullifier, pseudonym};
-use crate::contribute::value::{self, Coverage, EngineConfig, Entry, Group, Prior, Protected, Stock, Value, leaked};
+use crate::contribute::value::{Protected, Stock};
 use crate::protect::Pipeline;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Standard deviations that the sum of a histogram may be away from the declared number of items.
 const SUM_LIMIT: f64 = 6.0;
+/// Bytes of a declared pipeline: reading one takes time.
+const PIPELINE: usize = 1000;
 
 /// Something that happens to an edge; all that the journal needs to make it happen again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +59,8 @@ pub(crate) struct Step {
     pub(crate) again: Option<[u8; 16]>,
     /// Set by the end of an epoch.
     pub(crate) closed: Option<EpochRecord>,
+    /// Nothing has changed, and nothing needs to be remembered.
+    pub(crate) idle: bool,
 }
 
 /// What is published of an epoch.
@@ -93,6 +99,47 @@ struct Pending {
     nonce: [u8; 16],
 }
 
+/// What an account gave to a group in this epoch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Given {
+    items: u32,
+    /// Units in priced cells: all but "other".
+    mass: i128,
+    /// Variance of the noise under that mass.
+    variance: u128,
+}
+
+impl Given {
+    /// With one contribution more.
+    fn and(self, c: &Contribution) -> Self {
+        let priced = &c.cells[..c.cells.len().saturating_sub(1)];
+        let noise = Budget { epsilon_milli: c.mechanism.epsilon_milli }.variance_units();
+        Self {
+            items: self.items.saturating_add(c.items),
+            mass: self.mass + priced.iter().map(|&n| i128::from(n)).sum::<i128>(),
+            variance: self.variance.saturating_add(noise.saturating_mul(priced.len() as u128)),
+        }
+    }
+
+    /// Whether items and noise explain the mass. A tiny epsilon would explain any: there the noise itself is too large.
+    fn check(&self, items_cap: u32) -> Result<(), Refused> {
+        let noise = SUM_LIMIT * (self.variance as f64).sqrt();
+        let units = |items: u32| f64::from(items) * UNITS as f64;
+        if noise > units(items_cap) {
+            return Err(Refused::rule(&format!(
+                "the noise of this account's contributions in this epoch is larger than {items_cap} items; use a larger \
+                 epsilon or fewer contributions"
+            )));
+        }
+        if self.mass as f64 > units(self.items) + noise || (self.mass as f64) < -noise {
+            return Err(Refused::rule(
+                "`cells` of this account hold more in this epoch than its `items` and their noise explain, or less",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// An issued value that waits to be redeemed.
 #[derive(Debug, Clone, Copy)]
 struct Due {
@@ -119,8 +166,8 @@ pub(super) struct GroupState {
     demand: Demand,
     kept: Vec<Protected>,
     pending: Vec<Pending>,
-    /// Items of each account in this epoch.
-    given: BTreeMap<u32, u32>,
+    /// By account.
+    given: BTreeMap<u32, Given>,
     pub(super) stocks: BTreeMap<u32, Stock>,
     spent_milli: BTreeMap<u32, u64>,
     previous: BTreeMap<u32, Hash>,
@@ -133,6 +180,52 @@ pub(super) struct GroupState {
     pub(super) contributions: u64,
     /// Sum of their values in ticks.
     pub(super) paid: i64,
+}
+
+impl GroupState {
+    /// Hands all that decides what happens next to a hasher.
+    fn feed(&self, hasher: &mut Sha256) {
+        feed(hasher, self.cells.iter().map(|n| n.to_be_bytes()));
+        self.demand.feed(hasher);
+        feed(hasher, self.kept.iter().map(row));
+        hasher.update((self.pending.len() as u64).to_be_bytes());
+        for p in &self.pending {
+            hasher.update(p.id);
+            hasher.update(
+                [p.account.to_be_bytes(), p.items.to_be_bytes(), p.budget.epsilon_milli.to_be_bytes()].concat(),
+            );
+            hasher.update([p.mechanism, p.commitment].concat());
+            hasher.update(p.nonce);
+            feed(hasher, p.cells.iter().map(|n| n.to_be_bytes()));
+            feed(hasher, p.release.iter().map(row));
+        }
+        let given = |(account, g): (&u32, &Given)| {
+            let items = [account.to_be_bytes(), g.items.to_be_bytes()].concat();
+            [&items[..], &g.mass.to_be_bytes(), &g.variance.to_be_bytes()].concat()
+        };
+        feed(hasher, self.given.iter().map(given));
+        feed(hasher, self.stocks.iter().map(|(account, s)| [&account.to_be_bytes()[..], &bytes_of(s)].concat()));
+        let spent = |(account, n): (&u32, &u64)| [&account.to_be_bytes()[..], &n.to_be_bytes()].concat();
+        feed(hasher, self.spent_milli.iter().map(spent));
+        feed(hasher, self.previous.iter().map(|(account, hash)| [&account.to_be_bytes()[..], hash].concat()));
+        hasher.update(self.hash);
+        feed(hasher, self.next.iter().map(Catalogue::hash));
+    }
+}
+
+/// Hands a list to a hasher: its length, then its items in order.
+fn feed<T: AsRef<[u8]>>(hasher: &mut Sha256, items: impl ExactSizeIterator<Item = T>) {
+    hasher.update((items.len() as u64).to_be_bytes());
+    items.for_each(|item| hasher.update(item));
+}
+
+fn bytes_of(stock: &Stock) -> Vec<u8> {
+    [&stock.ticks.to_be_bytes()[..], &stock.variance.to_be_bytes()].concat()
+}
+
+fn row(row: &Protected) -> Vec<u8> {
+    let steps = row.steps().iter().flat_map(|v| v.to_be_bytes());
+    row.sigma_ppm.to_be_bytes().into_iter().chain(steps).collect()
 }
 
 /// Epoch, account, and the number that the account chose.
@@ -151,9 +244,10 @@ pub(crate) struct State {
     pub(super) groups: Vec<GroupState>,
     /// Nonces of the current and the previous epoch: the message's digest and the receipt that it got.
     used: BTreeMap<Nonce, (Hash, [u8; 16])>,
-    contents: HashSet<Hash>,
+    /// Protected contents that were given: the receipt of each.
+    contents: BTreeMap<Hash, [u8; 16]>,
     dues: BTreeMap<[u8; 16], Due>,
-    redeemed: HashSet<Hash>,
+    redeemed: BTreeSet<Hash>,
     holds: BTreeMap<[u8; 16], Hold>,
     /// From contribution receipts to the issue receipts that followed.
     pub(super) issued: HashMap<[u8; 16], [u8; 16]>,
@@ -180,9 +274,9 @@ impl State {
             keys: Vec::new(),
             groups,
             used: BTreeMap::new(),
-            contents: HashSet::new(),
+            contents: BTreeMap::new(),
             dues: BTreeMap::new(),
-            redeemed: HashSet::new(),
+            redeemed: BTreeSet::new(),
             holds: BTreeMap::new(),
             issued: HashMap::new(),
         }
@@ -204,31 +298,30 @@ impl State {
     pub(crate) fn hash(&self) -> Hash {
         let mut hasher = Sha256::new();
         hasher.update(self.ledger.hash());
+        feed(&mut hasher, self.keys.iter());
+        let used = |((epoch, account, nonce), (digest, id)): (&Nonce, &(Hash, [u8; 16]))| {
+            [&epoch.to_be_bytes()[..], &account.to_be_bytes(), nonce, digest, id].concat()
+        };
+        feed(&mut hasher, self.used.iter().map(used));
+        feed(&mut hasher, self.contents.iter().map(|(content, id)| [&content[..], id].concat()));
+        feed(&mut hasher, self.redeemed.iter());
         for group in &self.groups {
-            for n in &group.cells {
-                hasher.update(n.to_be_bytes());
-            }
-            for (account, stock) in &group.stocks {
-                hasher.update(account.to_be_bytes());
-                hasher.update(stock.ticks.to_be_bytes());
-                hasher.update(stock.variance.to_be_bytes());
-            }
-            for pending in &group.pending {
-                hasher.update(pending.commitment);
-            }
-            group.demand.feed(&mut hasher);
-            hasher.update(group.hash);
-            if let Some(next) = &group.next {
-                hasher.update(next.hash());
-            }
-            for hash in group.previous.values() {
-                hasher.update(hash);
-            }
+            group.feed(&mut hasher);
         }
-        for (id, due) in &self.dues {
-            hasher.update(id);
-            hasher.update(due.stock.ticks.to_be_bytes());
-        }
+        let due = |(id, due): (&[u8; 16], &Due)| {
+            let (account, group, stock) =
+                (due.account.to_be_bytes(), (due.group as u64).to_be_bytes(), bytes_of(&due.stock));
+            [&id[..], &account, &group, &due.epoch.to_be_bytes(), &due.expires_s.to_be_bytes(), &stock].concat()
+        };
+        feed(&mut hasher, self.dues.iter().map(due));
+        let hold = |(id, hold): (&[u8; 16], &Hold)| {
+            let mut out = [&id[..], &hold.key.epoch.to_be_bytes(), &hold.key.id.to_be_bytes()].concat();
+            if let Some((group, catalogue, cell)) = &hold.about {
+                out.extend([&(*group as u64).to_be_bytes()[..], catalogue, &(*cell as u64).to_be_bytes()].concat());
+            }
+            out
+        };
+        feed(&mut hasher, self.holds.iter().map(hold));
         hasher.finalize().into()
     }
 
@@ -253,19 +346,19 @@ impl State {
         | Body::Redeem { edge, .. }
         | Body::Request { edge, .. }
         | Body::Catalogue { edge, .. }
-        | Body::Settle { edge, .. }) = &body;
-        if edge != self.public.name() {
-            return Err(Refused::rule(&format!(
-                "this is edge `{}`; the message is for another one",
-                self.public.name()
-            )));
-        }
+        | Body::Settle { edge, .. }
+        | Body::Close { edge, .. }) = &body;
+        self.is_ours(edge)?;
         if let Body::Register { .. } = body {
-            if !self.accounts.contains_key(&key) {
+            let idle = self.accounts.contains_key(&key);
+            if !idle {
                 self.accounts.insert(key, self.ledger.open(0));
                 self.keys.push(key);
             }
-            return Ok(Step::default());
+            return Ok(Step { idle, ..Step::default() });
+        }
+        if let Body::Close { .. } = body {
+            return Err(Refused::rule("an epoch is ended at /v1/epoch/close"));
         }
         if let Body::Settle { epoch, nonce, request, cost, .. } = &body {
             return self.settle(key, *epoch, nonce, request, *cost, issuer);
@@ -280,8 +373,27 @@ impl State {
             Body::Request { epoch, nonce, at_most, about, .. } => {
                 self.request(account, &key, digest, epoch, &nonce, at_most, about.as_ref(), issuer)
             }
-            Body::Register { .. } | Body::Settle { .. } | Body::Catalogue { .. } => unreachable!("handled above"),
+            Body::Register { .. } | Body::Settle { .. } | Body::Catalogue { .. } | Body::Close { .. } => {
+                unreachable!("handled above")
+            }
         }
+    }
+
+    fn is_ours(&self, edge: &str) -> Result<(), Refused> {
+        let name = self.public.name();
+        if edge == name {
+            return Ok(());
+        }
+        Err(Refused::rule(&format!("this is edge `{name}`; the message is for another one")))
+    }
+
+    /// Whether a message of kind `close` ends the current epoch: one that was signed for an earlier epoch ends none.
+    pub(super) fn may_close(&self, key: &[u8; 32], edge: &str, epoch: u64) -> Result<(), Refused> {
+        if key != self.public.bytes() {
+            return Err(Refused::new(403, "only the edge's own key can end an epoch"));
+        }
+        self.is_ours(edge)?;
+        self.now(epoch)
     }
 
     fn nonce(text: &str) -> Result<[u8; 16], Refused> {
@@ -324,25 +436,28 @@ impl State {
         let at = at.ok_or_else(|| Refused::unknown("there is no such group; GET /v1/charter lists them"))?;
         let commitment: Hash =
             unhex(&c.commitment).ok_or_else(|| Refused::form("`commitment` is not 64 hexadecimal digits"))?;
-        let release = self.check(at, account, &c)?;
-        let spent = self.budget(at, account, &c)?;
         let content = Sha256::new()
             .chain_update(account.to_be_bytes())
             .chain_update(self.groups[at].hash)
             .chain_update(Sha256::digest(c.content()))
             .finalize()
             .into();
-        if self.contents.contains(&content) {
-            return Err(Refused::conflict("the same protected content was contributed before"));
+        // Before any rule: whoever lost the answer finds the receipt, even where nothing more may be given.
+        if let Some(id) = self.contents.get(&content) {
+            return Err(Refused::conflict(&format!(
+                "the same protected content was contributed before, under receipt {}",
+                hex(id)
+            )));
         }
+        let (release, given) = self.check(at, account, &c)?;
+        let spent = self.budget(at, account, &c)?;
 
         // Nothing is refused from here on.
-        self.contents.insert(content);
         self.ledger.touch(account);
         let mechanism = Sha256::digest(serde_json::to_vec(&c.mechanism).expect("numbers and text")).into();
         let policy = self.policy;
         let group = &mut self.groups[at];
-        *group.given.entry(account).or_default() += c.items;
+        group.given.insert(account, given);
         group.members += usize::from(group.spent_milli.insert(account, spent).is_none());
         let draft = issuer.draft(Receipt {
             subject: pseudonym(key, &c.group),
@@ -370,12 +485,13 @@ impl State {
             commitment,
             nonce,
         });
+        self.contents.insert(content, draft.receipt.id);
         self.used.insert((c.epoch, account, nonce), (digest, draft.receipt.id));
         Ok(Step { drafts: vec![draft], ..Step::default() })
     }
 
-    /// Whether a contribution is what its declaration says, as far as that can be seen.
-    fn check(&self, at: usize, account: u32, c: &Contribution) -> Result<Vec<Protected>, Refused> {
+    /// Whether a contribution is what its declaration says, as far as that can be seen; with it, what the account gave.
+    fn check(&self, at: usize, account: u32, c: &Contribution) -> Result<(Vec<Protected>, Given), Refused> {
         let (catalogue, policy, group) = (&self.charter.groups[at], &self.charter.policy, &self.groups[at]);
         if c.catalogue != hex(&group.hash) {
             return Err(Refused::conflict("the cells are of another catalogue; GET /v1/charter has the current one"));
@@ -386,11 +502,11 @@ impl State {
         if !(10..=100_000).contains(&c.mechanism.epsilon_milli) {
             return Err(Refused::rule("`epsilon_milli` must be 10 to 100000"));
         }
-        let before = group.given.get(&account).copied().unwrap_or(0);
-        if c.items == 0 || c.items > policy.items_cap.saturating_sub(before) {
+        let before = group.given.get(&account).copied().unwrap_or_default();
+        let left = policy.items_cap.saturating_sub(before.items);
+        if c.items == 0 || c.items > left {
             return Err(Refused::rule(&format!(
-                "`items` must be 1 to {} (what is left of {} in this epoch)",
-                policy.items_cap.saturating_sub(before),
+                "`items` must be 1 to {left} (what is left of {} in this epoch)",
                 policy.items_cap
             )));
         }
@@ -402,27 +518,34 @@ impl State {
         if far > SUM_LIMIT * sd || c.cells.iter().any(|n| n.unsigned_abs() as f64 > widest) {
             return Err(Refused::rule("`cells` do not sum to `items` within the declared noise"));
         }
+        let given = before.and(c);
+        given.check(policy.items_cap)?;
         if c.release.len() > policy.vectors_cap || c.release.len() > c.items as usize {
             return Err(Refused::rule(&format!("at most {} vectors, and no more than items", policy.vectors_cap)));
         }
         if c.release.iter().any(|row| row.len() != catalogue.dim) {
             return Err(Refused::rule(&format!("every vector must have {} coordinates", catalogue.dim)));
         }
-        Self::check_release(c)
+        Ok((Self::check_release(c, catalogue.dim)?, given))
     }
 
     /// Whether the declared noise is that of the declared pipeline, and the vectors are no longer than it allows.
-    fn check_release(c: &Contribution) -> Result<Vec<Protected>, Refused> {
+    fn check_release(c: &Contribution, dim: usize) -> Result<Vec<Protected>, Refused> {
         if c.release.is_empty() {
             return Ok(Vec::new());
         }
         let m = &c.mechanism;
+        if m.pipeline.len() > PIPELINE {
+            return Err(Refused::rule(&format!("`pipeline` is longer than {PIPELINE} bytes")));
+        }
+        // A stranger's text must not make the edge open files or start programs.
+        if ["public", "process"].iter().any(|word| m.pipeline.contains(word)) {
+            return Err(Refused::rule("`pipeline` names a file or a program, which only its user has"));
+        }
         let pipeline = Pipeline::parse(&m.pipeline).map_err(|_| Refused::rule("`pipeline` is not a valid pipeline"))?;
-        let claim = pipeline.claim();
-        let sigma = claim.sigma().unwrap_or(0.0);
-        let epsilon = claim.epsilon(pipeline.delta()).map_or(0, |e| (e * 1000.0).ceil() as u64);
-        let members = pipeline.noise().map_or(1, |n| n.members as u32);
-        if (m.sigma_ppm, m.release_epsilon_milli, m.members) != ((sigma * 1e6).round() as u32, epsilon, members) {
+        let budget = Budget { epsilon_milli: m.epsilon_milli };
+        let given = Mechanism::of(budget, Some(&pipeline), dim).map_err(|e| Refused::rule(&e.to_string()))?;
+        if *m != (Mechanism { pipeline: m.pipeline.clone(), ..given }) {
             return Err(Refused::rule(
                 "`sigma_ppm`, `release_epsilon_milli` or `members` is not what the pipeline gives",
             ));
@@ -603,182 +726,6 @@ impl State {
         self.groups[at].next = Some(next);
         Ok(Step { drafts: vec![draft], ..Step::default() })
     }
-
-    /// Announced catalogues take over; the mass of each cell goes where its centroid falls, so that no unit is lost.
-    fn change_catalogues(&mut self) {
-        for (group, catalogue) in self.groups.iter_mut().zip(&mut self.charter.groups) {
-            let Some(next) = group.next.take() else { continue };
-            let carried = catalogue.carry(&next).expect("it was checked when it was announced");
-            let mut cells = vec![0_i64; next.cells()];
-            for (&to, &mass) in carried.iter().zip(&group.cells) {
-                cells[to] += mass;
-            }
-            group.demand.carry(&carried, next.cells());
-            (group.cells, group.hash) = (cells, next.hash());
-            *catalogue = next;
-        }
-    }
-
-    /// The end of an epoch: leak, prices, values, shares, spill, receipts.
-    fn close(&mut self, issuer: &mut Issuer) -> Step {
-        let (epoch, leak, alpha) =
-            (self.ledger.epoch, self.charter.policy.leak(), self.charter.policy.demand_prior() as f64);
-        let mut step = Step::default();
-        let mut published = Vec::new();
-        self.dues.retain(|_, due| due.expires_s >= issuer.time_s);
-        for at in 0..self.groups.len() {
-            let group = &mut self.groups[at];
-            group.cells.iter_mut().for_each(|n| *n = leaked(*n, leak));
-            group.stocks.values_mut().for_each(|s| s.leak(leak));
-            let mut arrived = vec![0_i64; group.cells.len()];
-            for p in &group.pending {
-                arrived.iter_mut().zip(&p.cells).for_each(|(m, n)| *m += n);
-            }
-            let sums = Sums {
-                group: self.charter.groups[at].group.clone(),
-                epoch,
-                stock: group.cells.clone(),
-                arrived,
-                paid: group.demand.paid().to_vec(),
-            };
-            // The cloud sees sums only, and everybody sees its answer.
-            let prices = self.charter.prices(sums).expect("the sums are of this charter's own group");
-            self.value(at, &prices, issuer, &mut step);
-            published.push(prices);
-        }
-        let claims: Vec<Claimant> = self
-            .groups
-            .iter()
-            .enumerate()
-            .flat_map(|(g, group)| {
-                group.stocks.iter().map(move |(&account, stock)| Claimant {
-                    account,
-                    group: g as u32,
-                    entitlement: stock.entitlement(GATE),
-                })
-            })
-            .collect();
-        let worth: Vec<u64> = self
-            .groups
-            .iter()
-            .map(|g| {
-                let weights: Vec<f64> = g.demand.paid().iter().map(|&q| 1.0 + q as f64 / alpha).collect();
-                (Coverage::default().worth(&g.cells, &weights).max(0.0) * 1_048_576.0).round() as u64
-            })
-            .collect();
-        let seed = u64::from_be_bytes(issuer.seed[..8].try_into().expect("8 of 32"));
-        let issue = self.charter.policy.quota.close(&mut self.ledger, &claims, &worth, seed);
-        let oldest = self.ledger.epoch.saturating_sub(1);
-        self.used = self.used.split_off(&(oldest, 0, [0; 16]));
-        self.holds.retain(|_, hold| hold.key.epoch >= oldest);
-        let record = EpochRecord {
-            epoch,
-            groups: published,
-            contributions: step.drafts.len(),
-            baseline: issue.baseline,
-            rewarded: issue.bonus.values().filter(|b| **b > 0).count(),
-            spilled: issue.spill.values().sum(),
-            saved: issue.saved,
-            burned: issue.burned,
-        };
-        let own = |kind, value: u64| Receipt {
-            subject: self.public.name().to_owned(),
-            kind,
-            epoch,
-            policy: self.policy,
-            commitment: Sha256::digest(serde_json::to_vec(&record).expect("numbers and text")).into(),
-            value: value as i64,
-            ..blank(&self.public)
-        };
-        for (kind, value) in [(Kind::Spill, record.spilled), (Kind::Burn, record.burned)] {
-            if value > 0 {
-                step.drafts.push(issuer.draft(own(kind, value)));
-            }
-        }
-        step.drafts.push(issuer.draft(own(Kind::Epoch, quota_total(&issue))));
-        step.closed = Some(record);
-        self.groups.iter_mut().for_each(|group| group.demand.turn(leak));
-        self.change_catalogues();
-        step
-    }
-
-    /// Values the contributions that waited in one group, and writes a receipt for each.
-    ///
-    /// They leave in an order drawn from the epoch's seed: neither time nor place in the log says which receipts of two groups
-    /// came from one visit.
-    fn value(&mut self, at: usize, prices: &Prices, issuer: &mut Issuer, step: &mut Step) {
-        let epoch = prices.sums.epoch;
-        let mut pending = std::mem::take(&mut self.groups[at].pending);
-        let lot = |p: &Pending| Sha256::new().chain_update(b"sb/order/v1").chain_update(issuer.seed).chain_update(p.id);
-        pending.sort_by_cached_key(|p| lot(p).finalize());
-        self.groups[at].given.clear();
-        let values = self.appraise(at, &pending, prices);
-        let group = &mut self.groups[at];
-        for (p, value) in pending.into_iter().zip(values) {
-            let receipt = Receipt {
-                subject: pseudonym(&self.keys[p.account as usize], &prices.sums.group),
-                kind: Kind::Issue,
-                group: prices.sums.group.clone(),
-                epoch,
-                catalogue: group.hash,
-                policy: self.policy,
-                mechanism: p.mechanism,
-                commitment: p.commitment,
-                value: value.ticks,
-                parts: [value.volume, value.novelty_ppm, value.freshness_ppm, i64::from(value.estimable)],
-                budget_milli: group.spent_milli.get(&p.account).copied().unwrap_or(0),
-                previous: group.previous.get(&p.account).copied().unwrap_or_default(),
-                nonce: p.nonce,
-                ..blank(&self.public)
-            };
-            let draft = issuer.draft(receipt);
-            group.previous.insert(p.account, digest_of(&draft.receipt));
-            let mut stock = Stock::default();
-            stock.accrue(value.ticks, &prices.prices, p.budget.variance_units());
-            if value.ticks > 0 {
-                let expires_s = draft.receipt.expires_s;
-                self.dues.insert(draft.receipt.id, Due { account: p.account, group: at, epoch, expires_s, stock });
-            } else {
-                // What nobody would present counts at once: noise that went against an account is carried, not forgiven.
-                let own = group.stocks.entry(p.account).or_default();
-                own.ticks = own.ticks.saturating_add(stock.ticks);
-                own.variance = own.variance.saturating_add(stock.variance);
-            }
-            self.issued.insert(p.id, draft.receipt.id);
-            group.contributions += 1;
-            group.paid = group.paid.saturating_add(value.ticks);
-            group.cells.iter_mut().zip(&p.cells).for_each(|(n, m)| *n += m);
-            group.kept.extend(p.release);
-            step.drafts.push(draft);
-        }
-        let surplus = group.kept.len().saturating_sub(self.charter.policy.kept_vectors);
-        group.kept.drain(..surplus);
-    }
-
-    fn appraise(&self, at: usize, pending: &[Pending], prices: &Prices) -> Vec<Value> {
-        let group = &self.groups[at];
-        let entries: Vec<Entry> = pending
-            .iter()
-            .map(|p| Entry { cells: &p.cells, budget: p.budget, items: p.items, release: &p.release, age_epochs: 0 })
-            .collect();
-        match &self.charter.policy.value {
-            EngineConfig::Coverage(engine) => {
-                entries.iter().map(|e| engine.value(&prices.prices, &prices.weights, e)).collect()
-            }
-            EngineConfig::Product(engine) => {
-                let group =
-                    Group { cells: &group.cells, weights: &prices.weights, releases: &group.kept, prior: Prior::TEXT };
-                value::Engine::appraise(engine, &group, &entries)
-            }
-        }
-    }
-}
-
-/// Standard deviations above which a stock is paid.
-const GATE: u32 = 3;
-
-fn quota_total(issue: &quota::epoch::Issue) -> u64 {
-    issue.bonus.values().sum::<u64>() + issue.baseline
 }
 
 /// Names, salts and times of the receipts of one event.
@@ -835,3 +782,6 @@ fn ledger_key(epoch: u64, account: &[u8; 32], nonce: &[u8; 16]) -> Key {
     let hash = Sha256::new().chain_update(b"sb/key/v1").chain_update(account).chain_update(nonce).finalize();
     Key { epoch, id: u128::from_be_bytes(hash[..16].try_into().expect("16 of 32")) }
 }
+
+#[cfg(test)]
+mod tests;
