@@ -296,6 +296,8 @@ impl AttackConfig {
         "best_of",
     ];
 
+    /// The kinds that exist to show the floor, never to carry a verdict.
+    pub const FLOORS: [&'static str; 3] = ["blind", "constant", "random"];
     /// The kinds that infer facts instead of writing texts.
     pub const PROBES: [&'static str; 4] = ["attribute", "slots", "linkage", "membership"];
 
@@ -411,7 +413,7 @@ impl AttackConfig {
 
     /// True for attackers that exist to show the floor, never to carry a verdict.
     pub fn is_floor(&self) -> bool {
-        matches!(self, Self::Blind(_) | Self::Constant(_) | Self::Random(_))
+        Self::FLOORS.contains(&self.kind())
     }
 
     /// True for attackers whose guesses `best_of` chooses among.

@@ -3,10 +3,11 @@
 use super::baseline::{Absent, Baseline, Entry};
 use super::bounds::{Bounds, Method, Sum};
 use super::policy::{Check, Policy, WORST, Waiver, name_of};
-use super::run::{Arm, Audit, FLOORS, RELEASE, Run};
+use super::run::{Arm, Audit, RELEASE, Run};
 use super::series::Series;
 use super::verdict::{Answer, Finding, Level, Question, Reason, Waived};
 use super::{Error, Options};
+use crate::attack::AttackConfig;
 use crate::measure::Direction;
 use crate::run::cell::Outcome;
 use crate::run::record::Row;
@@ -100,7 +101,7 @@ fn subjects(run: &Run, check: &Check, question: Question) -> Vec<Subject> {
             let is_paired = row.metric.contains("_minus_");
             let is_release = RELEASE.contains(&row.attack.as_str());
             let is_twin = row.attack.contains("non-adaptive") && !select.attack.text.contains("non-adaptive");
-            let is_floor = FLOORS.contains(&row.attack.as_str()) && !select.attack.is_name();
+            let is_floor = AttackConfig::FLOORS.contains(&row.attack.as_str()) && !select.attack.is_name();
             let wanted = if is_worst {
                 is_release || row.inference.is_some() || run.worst(name) == Some(row.attack.as_str())
             } else {

@@ -210,27 +210,19 @@ impl Plan {
     }
 
     fn summary(&self) -> Summary {
-        let ranked = Ranked { top1: None, of: 0, chance: None };
         let protection = |name: &str, pipeline: &str| ProtectionSummary {
             name: name.to_owned(),
             pipeline: pipeline.to_owned(),
             guarantee: self.guarantee(name == "noisy"),
             best_attack: Some(if self.failed && name == "noisy" { "nearest" } else { "decoder" }.to_owned()),
-            similarity: Similarity { judge_raw: None, judge_floor: None, leak: None, low: None, high: None, n: self.n },
+            similarity: Similarity { n: self.n, ..Similarity::default() },
             recognised: None,
             victim_cosine: None,
-            identified: ranked,
-            matched: ranked,
+            identified: Ranked::default(),
+            matched: Ranked::default(),
             blind_leak: None,
             retention: None,
-            utility: Utility {
-                spearman: None,
-                low: None,
-                high: None,
-                reliability: None,
-                recall_at_10: None,
-                topic_accuracy: None,
-            },
+            utility: Utility::default(),
             verdict: String::new(),
         };
         Summary {

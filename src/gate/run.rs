@@ -15,9 +15,6 @@ use std::sync::OnceLock;
 /// What release cells are called in the records.
 pub(super) const RELEASE: [&str; 2] = ["identification", "utility"];
 
-/// Attackers that never carry a verdict.
-pub(super) const FLOORS: [&str; 3] = ["blind", "constant", "random"];
-
 /// A run folder.
 pub(super) struct Run {
     pub(super) name: String,
@@ -162,7 +159,7 @@ impl Run {
             rows.len() >= self.evidence.seeds.len() && rows.iter().all(|r| r.error.is_none())
         };
         let attacks = self.evidence.attacks.keys().map(String::as_str);
-        let guess = attacks.filter(|name| !FLOORS.contains(name) && !AttackConfig::PROBES.contains(name));
+        let guess = attacks.filter(|name| !AttackConfig::FLOORS.contains(name) && !AttackConfig::PROBES.contains(name));
         guess.filter(|name| !whole(name)).collect()
     }
 

@@ -242,7 +242,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     let (n, n_validation) =
         tried([attack.targets(), protection.targets], bench.test.records.len(), bench.validation.records.len());
     outcome.knowledge = Some(attacker.needs());
-    let read = |released: &Embeddings| adapt::read(&known, released.clone());
+    let [seen, rehearsal] = [&test, &validation].map(|released| adapt::read(&known, released.clone()));
     let attacker = match attacker {
         Attacker::Reconstructs(attacker) => attacker,
         Attacker::Infers(probe) => {
@@ -250,8 +250,8 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
             return infer(probe.as_ref(), &view, &field, outcome, progress);
         }
         Attacker::Chooses(chooser) => {
-            let rehearsed = choose(bench, cell, store, &chooser, &view, &read(&validation), Rehearsal::Validation)?;
-            let guesses = choose(bench, cell, store, &chooser, &view, &read(&test), Rehearsal::Test)?;
+            let rehearsed = choose(bench, cell, store, &chooser, &view, &rehearsal, Rehearsal::Validation)?;
+            let guesses = choose(bench, cell, store, &chooser, &view, &seen, Rehearsal::Test)?;
             outcome.cost.seconds_per_target = clock.elapsed().as_secs_f64() / guesses.len().max(1) as f64;
             scored(bench, protection, &test, &guesses, &rehearsed, store, &mut outcome)?;
             return Ok(outcome);
@@ -262,10 +262,10 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
 
     // 4. Its guesses: on validation targets to choose the worst attacker, on test targets to score it.
     let clock = std::time::Instant::now();
-    let guesses = invert(inverter.as_ref(), &read(&test), n, &format!("{} test", outcome.id), progress)?;
+    let guesses = invert(inverter.as_ref(), &seen, n, &format!("{} test", outcome.id), progress)?;
     outcome.cost.seconds_per_target = clock.elapsed().as_secs_f64() / n as f64;
     let rehearsed =
-        invert(inverter.as_ref(), &read(&validation), n_validation, &format!("{} validation", outcome.id), progress)?;
+        invert(inverter.as_ref(), &rehearsal, n_validation, &format!("{} validation", outcome.id), progress)?;
 
     // 5. Scores, each beside what the same guesses score against other originals; 6. the texts, apart from the numbers.
     outcome.cost.pairs = match leaked.len() {
@@ -276,7 +276,7 @@ pub fn run(bench: &Bench, cell: &Cell, store: &Store, progress: &dyn Progress) -
     scored(bench, protection, &test, &guesses, &rehearsed, store, &mut outcome)?;
     let truths: Vec<&str> = bench.test.records[..n].iter().map(|r| r.text.as_str()).collect();
     let first: Vec<usize> = (0..n).collect();
-    if let Some(odds) = inverter.log_odds(&read(&test).select(&first), &truths)? {
+    if let Some(odds) = inverter.log_odds(&seen.select(&first), &truths)? {
         let bits = odds.into_iter().map(|nats| Some(nats / std::f64::consts::LN_2)).collect();
         outcome.test.insert("bits_leaked".to_owned(), bits);
     }
@@ -501,12 +501,20 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What a finished cell left behind, under the names that the study gives it now: names are no part of a cell's id.
+/// What a finished cell left behind.
 pub(super) fn recall(bench: &Bench, cell: &Cell, store: &Store) -> Option<Outcome> {
-    let mut outcome: Outcome = store.cell(&id(bench, cell))?;
-    outcome.protection.clone_from(&bench.study.protect[cell.protection].name);
-    outcome.attack = bench.study.attack_name(cell);
-    Some(outcome)
+    Some(named(bench, cell, store.cell(&id(bench, cell))?))
+}
+
+/// What a cell that was tried left behind: its outcome, or why it failed the last time.
+pub(super) fn tried_before(bench: &Bench, cell: &Cell, store: &Store) -> Option<Outcome> {
+    recall(bench, cell, store).or_else(|| Some(named(bench, cell, store.failed(&id(bench, cell))?)))
+}
+
+/// The outcome under the names that the study gives it now: names are no part of a cell's id.
+fn named(bench: &Bench, cell: &Cell, outcome: Outcome) -> Outcome {
+    let protection = bench.study.protect[cell.protection].name.clone();
+    Outcome { protection, attack: bench.study.attack_name(cell), ..outcome }
 }
 
 impl Outcome {

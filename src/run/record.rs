@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The claim of a protection, in words and numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuaranteeRecord {
     /// `none`, `gdp`, `zcdp`, `pure`, `metric` or `central`.
     pub kind: String,
@@ -200,7 +200,7 @@ pub struct ProtectionSummary {
 }
 
 /// Judge similarity with its floor.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Similarity {
     /// Mean judge cosine of guess and original.
     pub judge_raw: Option<f64>,
@@ -217,7 +217,7 @@ pub struct Similarity {
 }
 
 /// A rank-one rate among candidates.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ranked {
     /// Share of targets ranked first.
     pub top1: Option<f64>,
@@ -228,7 +228,7 @@ pub struct Ranked {
 }
 
 /// Utility at the same noise draws.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Utility {
     /// Rank correlation of contribution values, over their reliability; `None` until valuation is asked for.
     pub spearman: Option<f64>,

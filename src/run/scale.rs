@@ -3,7 +3,6 @@
 //! Nothing talks to anybody: the run folder is the only truth. A task that is finished is finished, two workers on one task
 //! write the same bytes, and the merged records are those of a local run to the last bit.
 
-use super::bench::Bench;
 use super::cell::{self, Outcome};
 use super::store::Store;
 use super::{Error, Finished, Watch, estimate, provenance, setup};
@@ -148,15 +147,6 @@ pub fn work(tasks: &[Task], wanted: &[usize], watch: &dyn Watch) -> Result<Vec<D
     Ok(done)
 }
 
-/// What a task left behind: its outcome, or why it failed when it was last tried.
-fn left(bench: &Bench, one: &Cell, store: &Store) -> Option<Outcome> {
-    cell::recall(bench, one, store).or_else(|| {
-        let failed: Outcome = store.failed(&cell::id(bench, one))?;
-        let protection = bench.study.protect[one.protection].name.clone();
-        Some(Outcome { protection, attack: bench.study.attack_name(one), ..failed })
-    })
-}
-
 /// Writes records, summary and manifest of a planned run from what its tasks left behind.
 ///
 /// # Errors
@@ -168,7 +158,7 @@ pub fn merge(folder: &Path, watch: &dyn Watch) -> Result<Finished, crate::Error>
     let materials = setup::open(&study, watch)?;
     let bench = materials.bench(&study, watch)?;
     let cells = study.cells();
-    let found: Vec<Option<Outcome>> = cells.iter().map(|c| left(&bench, c, &store)).collect();
+    let found: Vec<Option<Outcome>> = cells.iter().map(|c| cell::tried_before(&bench, c, &store)).collect();
     let missing = found.iter().filter(|o| o.is_none()).count();
     if let Some(first) = found.iter().position(Option::is_none) {
         let one = &cells[first];

@@ -324,39 +324,20 @@ kind = "linkage"
 "#;
 
     fn summed(name: &str, leak: f64) -> ProtectionSummary {
-        let ranked = Ranked { top1: None, of: 0, chance: None };
-        let guarantee = GuaranteeRecord {
-            kind: "none".to_owned(),
-            epsilon: None,
-            releases: 1,
-            delta: None,
-            sigma: None,
-            mu: None,
-            adjacency: String::new(),
-            unit_of_privacy: String::new(),
-            note: String::new(),
-        };
         let (low, high) = (Some(leak - 0.01), Some(leak + 0.01));
         ProtectionSummary {
             name: name.to_owned(),
             pipeline: String::new(),
-            guarantee,
+            guarantee: GuaranteeRecord::default(),
             best_attack: Some("nearest".to_owned()),
-            similarity: Similarity { judge_raw: None, judge_floor: None, leak: Some(leak), low, high, n: 500 },
+            similarity: Similarity { leak: Some(leak), low, high, n: 500, ..Similarity::default() },
             recognised: None,
             victim_cosine: None,
-            identified: ranked,
-            matched: ranked,
+            identified: Ranked::default(),
+            matched: Ranked::default(),
             blind_leak: None,
             retention: None,
-            utility: Utility {
-                spearman: None,
-                low: None,
-                high: None,
-                reliability: None,
-                recall_at_10: None,
-                topic_accuracy: None,
-            },
+            utility: Utility::default(),
             verdict: String::new(),
         }
     }

@@ -5,7 +5,7 @@ use super::autoencoder::{self, Autoencoder};
 use super::descent::{Descent, LOOKS, Refinement};
 use super::flow::{self, Condition, Flow};
 use super::kept::Prior;
-use crate::attack::text::lexicon;
+use crate::attack::text::lexicon::Retrieval;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
 use crate::nn::{self, Fitting, Params};
@@ -149,13 +149,15 @@ impl Attack for Generative {
             stream: &stream,
         };
         let flow = Flow::train(&course, progress)?;
-        Ok(Box::new(Fitted { params: self.clone(), view, descent, prior, codes, condition, flow, origin }))
+        let own = Retrieval::new(view.clean);
+        Ok(Box::new(Fitted { params: self.clone(), view, own, descent, prior, codes, condition, flow, origin }))
     }
 }
 
 struct Fitted<'a> {
     params: Generative,
     view: &'a View<'a>,
+    own: Retrieval<'a>,
     descent: Descent<'a>,
     prior: Autoencoder,
     /// Codes of the auxiliary pictures.
@@ -173,7 +175,7 @@ impl Fitted<'_> {
         let mut best: Vec<Option<(f64, Vec<f32>)>> = vec![None; released.len()];
         for round in 0..=self.params.samples {
             let codes = if round == 0 {
-                let nearest = |row| lexicon::nearest(row, self.view.clean, 1).first().map_or(0, |&(i, _)| i);
+                let nearest = |row| self.own.nearest(row, 1).first().map_or(0, |&(i, _)| i);
                 self.codes.select(&released.rows().map(nearest).collect::<Vec<_>>())
             } else {
                 self.flow.sample(&seen, rng)?

@@ -2,7 +2,7 @@
 
 use super::Pixels;
 use super::descent::{Descent, LOOKS, Refinement};
-use crate::attack::text::lexicon;
+use crate::attack::text::lexicon::Retrieval;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View};
 use crate::encode::Embeddings;
 use crate::seed;
@@ -124,9 +124,10 @@ impl Fitted<'_> {
 
 impl Inverter for Fitted<'_> {
     fn invert(&self, released: &Embeddings, task: &str, progress: &dyn Progress) -> Result<Vec<Guess>, Error> {
+        let own = Retrieval::new(self.view.clean);
         let runners: Vec<Runner> = (0..released.len())
             .flat_map(|row| {
-                let best = lexicon::nearest(released.row(row), self.view.clean, self.params.starts);
+                let best = own.nearest(released.row(row), self.params.starts);
                 best.into_iter().map(move |(start, _)| Runner { row, start })
             })
             .collect();

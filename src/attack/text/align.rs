@@ -1,7 +1,7 @@
 //! Few-shot alignment: leaked pairs take releases into a space of the attacker's own, from where a decoder writes.
 
 use super::decoder::{Candidate, Decoder, Pairing, Writer};
-use super::lexicon;
+use super::lexicon::Retrieval;
 use super::own_space::OwnSpace;
 use super::search::Search;
 use crate::attack::denoise::Denoising;
@@ -330,10 +330,16 @@ struct Fitted<'a> {
 }
 
 impl Fitted<'_> {
-    fn guess(&self, adaptation: &Adaptation, z: &[f32], written: Vec<Candidate>) -> Result<Guess, Error> {
+    fn guess(
+        &self,
+        adaptation: &Adaptation,
+        own: &Retrieval,
+        z: &[f32],
+        written: Vec<Candidate>,
+    ) -> Result<Guess, Error> {
         let mut candidates = written;
         let retrieved: Vec<&str> =
-            self.retrieve(z).into_iter().map(|i| self.room.view.auxiliary[i].text.as_str()).collect();
+            own.nearest(z, self.nearest).into_iter().map(|(i, _)| self.room.view.auxiliary[i].text.as_str()).collect();
         let log_probs = self.writer.log_probs(adaptation, Some(z), &retrieved)?;
         candidates.extend(
             retrieved.into_iter().zip(log_probs).map(|(text, log_prob)| Candidate { text: text.to_owned(), log_prob }),
@@ -352,13 +358,6 @@ impl Fitted<'_> {
             |(score, c)| Guess { queries, ..Guess::new(c.text.clone(), score) },
         ))
     }
-
-    /// The own texts of highest likelihood.
-    fn retrieve(&self, z: &[f32]) -> Vec<usize> {
-        let scores: Vec<f32> =
-            self.room.clean.rows().map(|o| z.iter().zip(o).map(|(a, b)| a * b - 0.5 * b * b).sum()).collect();
-        lexicon::top(&scores, self.nearest).into_iter().map(|(i, _)| i).collect()
-    }
 }
 
 impl Inverter for Fitted<'_> {
@@ -375,10 +374,11 @@ impl Inverter for Fitted<'_> {
                 return Ok(guesses);
             }
             let written = self.writer.candidates(adaptation, &received, inner.seed, task, progress)?;
+            let own = Retrieval::new(&self.room.clean);
             written
                 .into_par_iter()
                 .enumerate()
-                .map(|(i, candidates)| self.guess(adaptation, received.row(i), candidates))
+                .map(|(i, candidates)| self.guess(adaptation, &own, received.row(i), candidates))
                 .collect()
         })
     }

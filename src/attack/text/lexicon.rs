@@ -233,15 +233,28 @@ pub fn top(scores: &[f32], k: usize) -> Vec<(usize, f32)> {
     order.into_iter().map(|i| (i, scores[i])).collect()
 }
 
-/// The rows `x` of `table` that explain `y` best under isotropic noise, by `y.x - |x|^2 / 2`, best first: rows of one length
-/// by their product, others by their distance.
-pub fn nearest(y: &[f32], table: &Embeddings, k: usize) -> Vec<(usize, f32)> {
-    let mut scores = vec![0.0_f32; table.len()];
-    matmul(&mut scores, table.values(), Layout::Plain, y, Layout::Plain, table.len(), table.dim(), 1, false);
-    for (score, row) in scores.iter_mut().zip(table.rows()) {
-        *score -= 0.5 * dot(row, row);
+/// Own rows, of which those are sought that explain a released one best.
+pub struct Retrieval<'a> {
+    rows: &'a Embeddings,
+    /// `|x|^2 / 2` of each.
+    half: Vec<f32>,
+}
+
+impl<'a> Retrieval<'a> {
+    /// Measures the rows once.
+    pub fn new(rows: &'a Embeddings) -> Self {
+        Self { rows, half: rows.rows().map(|row| 0.5 * dot(row, row)).collect() }
     }
-    top(&scores, k)
+
+    /// The rows `x` that explain `y` best under isotropic noise, by `y.x - |x|^2 / 2`, best first: rows of one length by their
+    /// product, others by their distance.
+    pub fn nearest(&self, y: &[f32], k: usize) -> Vec<(usize, f32)> {
+        let (n, d) = (self.rows.len(), self.rows.dim());
+        let mut scores = vec![0.0_f32; n];
+        matmul(&mut scores, self.rows.values(), Layout::Plain, y, Layout::Plain, n, d, 1, false);
+        scores.iter_mut().zip(&self.half).for_each(|(score, half)| *score -= half);
+        top(&scores, k)
+    }
 }
 
 #[cfg(test)]
@@ -277,8 +290,8 @@ mod tests {
     #[test]
     fn the_nearest_row_is_the_one_with_the_largest_product() {
         let table = Embeddings::new(vec![1.0, 0.0, 0.6, 0.8, 0.0, 1.0], 2).expect("finite");
-        assert_eq!(nearest(&[0.6, 0.8], &table, 1)[0].0, 1);
+        assert_eq!(Retrieval::new(&table).nearest(&[0.6, 0.8], 1)[0].0, 1);
         let long = Embeddings::new(vec![9.0, 9.0, 0.5, 0.9], 2).expect("finite");
-        assert_eq!(nearest(&[0.6, 0.8], &long, 1)[0].0, 1, "a long row is not near everything");
+        assert_eq!(Retrieval::new(&long).nearest(&[0.6, 0.8], 1)[0].0, 1, "a long row is not near everything");
     }
 }

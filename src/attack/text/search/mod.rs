@@ -6,11 +6,12 @@ mod moves;
 use super::bigrams::Bigrams;
 use super::corrector::Mender;
 use super::decoder::{Candidate, Decoder, Pairing, Writer};
-use super::lexicon::{self, Lexicon, Reach};
+use super::lexicon::{self, Lexicon, Reach, Retrieval};
 use super::prior::{Prior, SmolLm};
 use super::words;
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
+use crate::nn::kernel::dot;
 use crate::seed;
 use effect::{Belief, Effects};
 use moves::{Change, Move, Parent, Piece, Ranking, joined, phrases};
@@ -150,12 +151,14 @@ impl Search {
         let mender = Mender::kept(&self.corrector, view, &writer)?;
         let reads_case = reads_case(view)?;
         let params = self.clone();
-        Ok(Fitted { view, adaptation, writer, mender, lexicon, effects, bigrams, prior, reads_case, params })
+        let own = Retrieval::new(view.clean);
+        Ok(Fitted { view, own, adaptation, writer, mender, lexicon, effects, bigrams, prior, reads_case, params })
     }
 }
 
 struct Fitted<'a> {
     view: &'a View<'a>,
+    own: Retrieval<'a>,
     adaptation: Adaptation<'a>,
     writer: Writer,
     mender: Option<Mender>,
@@ -245,7 +248,7 @@ impl Fitted<'_> {
         progress: &dyn Progress,
     ) -> Result<Guess, Error> {
         let p = &self.params;
-        let retrieved = lexicon::nearest(y, self.view.clean, p.seeds);
+        let retrieved = self.own.nearest(y, p.seeds);
         let mut starts: Vec<Vec<String>> =
             retrieved.iter().map(|&(i, _)| self.normal(&self.view.auxiliary[i].text)).collect();
         starts.extend(written.iter().map(|c| self.normal(&c.text)));
@@ -364,7 +367,6 @@ impl Fitted<'_> {
 
     /// Adds the words of the whole lexicon that lead furthest in the direction that is still missing.
     fn widen(&self, y: &[f32], h: &Hypothesis, pieces: &mut Vec<Piece>, belief: &mut Belief) {
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let along = dot(y, &h.vector) / dot(&h.vector, &h.vector).max(f32::MIN_POSITIVE);
         let tangent: Vec<f32> = y.iter().zip(&h.vector).map(|(a, b)| a - along * b).collect();
         let promise = self.effects.along(&tangent);
