@@ -67,8 +67,8 @@ fn main() -> Result<()> {
         }
         Ok(())
     })?;
-    let together = best(|| Ok(prior.scores(&texts).map(drop)?))?;
-    let alone = best(|| Ok(texts[..few.len()].iter().try_for_each(|text| prior.scores(&[text]).map(drop))?))?;
+    let together = best(|| Ok(prior.log_probs(&texts).map(drop)?))?;
+    let alone = best(|| Ok(texts[..few.len()].iter().try_for_each(|text| prior.log_probs(&[text]).map(drop))?))?;
 
     let mut variants = Vec::new();
     for (i, line) in texts.iter().enumerate() {
@@ -82,12 +82,8 @@ fn main() -> Result<()> {
         }
     }
     let variants: Vec<&str> = variants.iter().map(String::as_str).take(4 * texts.len()).collect();
-    let varied_pieces: usize = prior.scores(&variants)?.iter().map(|score| score.units).sum();
-    let varied = best(|| Ok(prior.scores(&variants).map(drop)?))?;
-
-    let prefixes: Vec<String> =
-        texts.iter().take(10).map(|t| t.split(' ').take(6).collect::<Vec<_>>().join(" ")).collect();
-    let next = best(|| Ok(prefixes.iter().try_for_each(|prefix| prior.continuations(prefix, 50).map(drop))?))?;
+    let varied_pieces: usize = variants.iter().map(|text| Ok(prior.pieces(text)?.len())).sum::<Result<_>>()?;
+    let varied = best(|| Ok(prior.log_probs(&variants).map(drop)?))?;
 
     println!(
         "{}",
@@ -102,7 +98,6 @@ fn main() -> Result<()> {
             "ours_one_text_a_call_pieces_per_s": few_pieces as f64 / alone,
             "ours_variants_pieces_per_s": varied_pieces as f64 / varied,
             "ours_variants_texts_per_s": variants.len() as f64 / varied,
-            "ours_50_continuations_ms": 1e3 * next / prefixes.len() as f64,
         })
     );
     Ok(())

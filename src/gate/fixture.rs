@@ -2,11 +2,12 @@
 
 use super::{Options, Policy, Verdict, judge};
 use crate::attack;
-use crate::run::cell::{Cost, Outcome, Scores};
+use crate::run::cell::{Cost, Outcome};
 use crate::run::evidence::{Evidence, SCHEMA};
 use crate::run::record::{
     Claim, Direction, GuaranteeRecord, ProtectionSummary, Ranked, Row, Similarity, Strength, Summary, Utility,
 };
+use crate::run::scores::Scores;
 use crate::run::store::Store;
 use crate::seed;
 use rand::RngExt;

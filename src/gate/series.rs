@@ -3,7 +3,8 @@
 use crate::measure::similarity::leak_statistic;
 use crate::measure::statistics::{Table, Tail, Weights};
 use crate::measure::{self, Direction};
-use crate::run::cell::{Outcome, Scores};
+use crate::run::cell::Outcome;
+use crate::run::scores::Scores;
 
 /// A statistic over resampled targets and seeds.
 pub(super) type Statistic<'a> = Box<dyn Fn(&Weights) -> Option<f64> + Sync + 'a>;

@@ -20,6 +20,7 @@ pub mod record;
 pub mod reproduce;
 pub mod rows;
 pub mod scale;
+pub mod scores;
 pub mod setup;
 pub mod sheet;
 pub mod store;

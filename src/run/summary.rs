@@ -1,9 +1,10 @@
 //! From outcomes to `summary.json`: worst attackers, verdicts, the claim.
 
 use super::bench::Bench;
-use super::cell::{Outcome, Scores};
+use super::cell::Outcome;
 use super::record::{Claim, Interval, ProtectionSummary, Ranked, Similarity, Strength, Summary, Utility};
 use super::rows;
+use super::scores::Scores;
 use crate::Error;
 use crate::measure::similarity::{leak_above, leak_statistic};
 use crate::measure::statistics::{self, Design, Estimate, Table};

@@ -1,4 +1,4 @@
-//! Language priors on real weights and real sentences: published goldens, the stock candle module, one contract.
+//! Language priors on real weights and real sentences: published goldens, the stock candle module, the contract.
 
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{DType, Device, Tensor};
@@ -8,7 +8,7 @@ use candle_transformers::models::quantized_llama::ModelWeights;
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use stitchback::attack::text::prior::{MAX_BYTES, Prior, SmolLm, Trigram};
+use stitchback::attack::text::prior::{MAX_BYTES, Prior, SmolLm};
 use stitchback::data::asset;
 
 const PILLS: &str = "My doctor told me to take two pills a day and to come back next week.";
@@ -17,22 +17,6 @@ const TENNIS: &str = "The tennis ball rolled under the parked car.";
 
 static SMOL: LazyLock<SmolLm> =
     LazyLock::new(|| SmolLm::fetch(&()).unwrap_or_else(|e| panic!("the model can be fetched: {e}")));
-
-/// Counts of a few sentences, some of them about the contract's.
-static TRIGRAM: LazyLock<Trigram> = LazyLock::new(|| {
-    Trigram::fit([
-        "My doctor told me to come back next week.",
-        "She told me to take two tablets.",
-        "He takes a walk two times a day and comes back late.",
-        "The ball rolled under the car.",
-        "A parked car stood in the street next to the court.",
-        "Next week, the tennis club will open.",
-    ])
-});
-
-fn priors() -> [&'static dyn Prior; 2] {
-    [&*SMOL, &*TRIGRAM]
-}
 
 /// Texts of every kind, among them empty, blank, repeated, hostile and with beginnings in common.
 fn texts() -> Vec<String> {
@@ -72,14 +56,14 @@ fn perplexities_are_the_golden_ones() {
     let content = Content::read(&mut file).expect("a model file");
     let mut stock = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).expect("a stock model");
     let texts = [PILLS, MIXED, TENNIS];
-    let scores = SMOL.scores(&texts).expect("scores");
+    let log_probs = SMOL.log_probs(&texts).expect("scores");
     let goldens = [(28.8, 28.702), (5158.6, 4988.84), (109.0, 114.480)];
-    for ((text, score), (published, exact)) in texts.iter().zip(scores).zip(goldens) {
+    for ((text, ours), (published, exact)) in texts.iter().zip(log_probs).zip(goldens) {
         let ids = SMOL.pieces(text).expect("pieces");
         let log_prob = piece_by_piece(&ids, |x, at| stock.forward(x, at));
         let theirs = (-log_prob / ids.len() as f64).exp();
         assert!((theirs / published - 1.0).abs() < 0.01, "stock: {theirs} against {published}");
-        let ours = score.perplexity();
+        let ours = (-ours / ids.len() as f64).exp();
         assert!((ours / exact - 1.0).abs() < 0.001, "ours: {ours} against {exact}");
     }
 }
@@ -172,14 +156,10 @@ fn scores_agree_with_the_stock_module_on_the_same_weights() {
 
 #[test]
 fn a_permuted_sentence_is_less_likely_than_the_sentence() {
-    for prior in priors() {
-        for (text, mixed) in
-            [(PILLS, MIXED), (TENNIS, "Car tennis parked the under ball the rolled."), ("Next week.", "week Next.")]
-        {
-            // The light prior reads words without case, so the shortest pair differs in order alone.
-            let scores = prior.log_probs(&[text, mixed]).expect("scores");
-            assert!(scores[0] > scores[1], "{}: {text} {scores:?}", prior.name());
-        }
+    for pair in [[PILLS, MIXED], [TENNIS, "Car tennis parked the under ball the rolled."], ["Next week.", "week Next."]]
+    {
+        let log_probs = SMOL.log_probs(&pair).expect("scores");
+        assert!(log_probs[0] > log_probs[1], "{pair:?} {log_probs:?}");
     }
 }
 
@@ -187,86 +167,29 @@ fn a_permuted_sentence_is_less_likely_than_the_sentence() {
 fn a_score_depends_on_its_text_alone() {
     let texts = texts();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    for prior in priors() {
-        let together = prior.scores(&texts).expect("scores");
-        let alone: Vec<_> = texts.par_iter().map(|text| prior.scores(&[text]).expect("scores")[0]).collect();
-        assert_eq!(alone, together, "{}: one by one, from inside workers", prior.name());
-        for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
-            assert_eq!(pool.install(|| prior.scores(&texts)).expect("scores"), together, "{threads} threads");
-        }
-        for (text, score) in texts.iter().zip(&together) {
-            assert!(score.log_prob.is_finite() && score.log_prob <= 0.0, "{}: {text:?} {score:?}", prior.name());
-        }
+    let together = SMOL.log_probs(&texts).expect("scores");
+    let alone: Vec<_> = texts.par_iter().map(|text| SMOL.log_probs(&[text]).expect("scores")[0]).collect();
+    assert_eq!(alone, together, "one by one, from inside workers");
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+        assert_eq!(pool.install(|| SMOL.log_probs(&texts)).expect("scores"), together, "{threads} threads");
+    }
+    for (text, log_prob) in texts.iter().zip(&together) {
+        assert!(log_prob.is_finite() && *log_prob <= 0.0, "{text:?} {log_prob}");
     }
 }
 
 #[test]
-fn an_empty_text_costs_the_end_or_nothing() {
-    let [smol, trigram] = priors().map(|prior| prior.scores(&["", ""]).expect("scores"));
-    assert_eq!((smol[0].log_prob, smol[0].units, smol[1]), (0.0, 0, smol[0]));
-    assert!(trigram[0].log_prob < 0.0 && trigram[0].units == 1);
-    for prior in priors() {
-        assert!(prior.scores(&[]).expect("scores").is_empty());
-    }
+fn an_empty_text_costs_nothing() {
+    assert_eq!(SMOL.log_probs(&["", ""]).expect("scores"), [0.0; 2]);
+    assert!(SMOL.log_probs(&[]).expect("scores").is_empty());
 }
 
 #[test]
 fn long_texts_are_read_up_to_their_limits() {
     let long = PILLS.repeat(400);
-    for prior in priors() {
-        let cut = &long[..MAX_BYTES];
-        let scores = prior.scores(&[&long, cut, &long[..200]]).expect("scores");
-        assert_eq!(scores[0], scores[1], "{}", prior.name());
-        assert!(scores[0].log_prob < scores[2].log_prob, "{}", prior.name());
-    }
+    let log_probs = SMOL.log_probs(&[&long, &long[..MAX_BYTES], &long[..200]]).expect("scores");
+    assert_eq!(log_probs[0], log_probs[1]);
+    assert!(log_probs[0] < log_probs[2]);
     assert_eq!(SMOL.pieces(&long).expect("pieces").len(), 256);
-    assert_eq!(SMOL.scores(&[&long]).expect("scores")[0].units, 256);
-    for prior in priors() {
-        assert_eq!(prior.continuations(&long, 3).expect("continues").len(), 3);
-    }
-}
-
-#[test]
-fn continuations_are_sorted_words_that_make_likelier_texts() {
-    for prior in priors() {
-        for prefix in ["", "My doctor told me to", "She paid £", "The tennis ball rolled under the"] {
-            let words = prior.continuations(prefix, 12).expect("continues");
-            assert_eq!(words.len(), 12, "{} {prefix:?}", prior.name());
-            assert!(words.windows(2).all(|pair| pair[0].log_prob >= pair[1].log_prob));
-            let total: f64 = words.iter().map(|c| c.log_prob.exp()).sum();
-            assert!(total <= 1.0 + 1e-6, "{}: {total}", prior.name());
-            assert!(words.iter().all(|c| !c.word.is_empty() && !c.word.contains(char::is_whitespace)), "{words:?}");
-            // The best is also the best of a shorter list.
-            assert_eq!(prior.continuations(prefix, 3).expect("continues"), words[..3], "{} {prefix:?}", prior.name());
-        }
-        assert!(prior.continuations("My", 0).expect("continues").is_empty());
-    }
-    let next: Vec<String> =
-        SMOL.continuations("The capital of France is", 3).expect("continues").into_iter().map(|c| c.word).collect();
-    assert!(next.contains(&"Paris".into()), "{next:?}");
-}
-
-/// A word of one piece is as likely as the text with it, but for what may lengthen it.
-#[test]
-fn continuations_agree_with_scores() {
-    let prefix = "She drove to the hospital in her old";
-    let mut words = SMOL.continuations(prefix, 12).expect("continues");
-    words.retain(|c| c.word.chars().all(char::is_alphabetic));
-    assert!(words.len() > 5, "{words:?}");
-    let texts: Vec<String> = words.iter().map(|c| format!("{prefix} {}", c.word)).collect();
-    let base = SMOL.log_probs(&[prefix]).expect("scores")[0];
-    let scores = SMOL.log_probs(&texts.iter().map(String::as_str).collect::<Vec<_>>()).expect("scores");
-    for (continuation, score) in words.iter().zip(scores) {
-        let lengthened = score - base - continuation.log_prob;
-        assert!((-1e-4..0.7).contains(&lengthened), "{continuation:?}: {lengthened}");
-    }
-}
-
-#[test]
-fn priors_have_names_and_fingerprints_of_their_own() {
-    let [smol, trigram] = priors();
-    assert_eq!((smol.name(), trigram.name()), (SmolLm::NAME, "trigram"));
-    assert!(smol.fingerprint().ends_with("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"));
-    assert!(trigram.fingerprint().starts_with("trigram "));
 }

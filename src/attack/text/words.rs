@@ -43,7 +43,7 @@ pub fn join<S: AsRef<str>>(words: &[S]) -> String {
 }
 
 /// True for a mark that [`split`] separates from words.
-pub fn is_mark(c: char) -> bool {
+fn is_mark(c: char) -> bool {
     CLOSING.contains(c)
         || OPENING.contains(c)
         || matches!(c, '"' | '\'' | '-' | '–' | '—' | '“' | '”' | '‘' | '’' | '…')

@@ -188,11 +188,6 @@ impl Ledger {
         Ok(outcome)
     }
 
-    /// The open hold of this key: whose, and how much.
-    pub fn held_by(&self, key: Key) -> Option<(u32, Micro)> {
-        self.holds.get(&key).copied()
-    }
-
     fn hold(&mut self, key: Key, account: u32, amount: Micro) -> Result<Outcome, Refusal> {
         let epoch = self.epoch;
         let basket = self.baskets.get_mut(account as usize).ok_or(Refusal::Unknown)?;

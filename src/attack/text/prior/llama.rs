@@ -77,34 +77,26 @@ pub(super) struct Llama {
 
 /// Distinct beginnings of texts; a parent stands before its children.
 #[derive(Default)]
-pub(super) struct Tree {
+struct Tree {
     pieces: Vec<u32>,
-    /// All ways from the root, one after another: rows of keys, those of a [`Past`] first.
+    /// All ways from the root, one after another.
     ways: Vec<u32>,
     /// Where the way of node `i` ends.
     ends: Vec<usize>,
-    /// Rows of the past that every way begins with.
-    behind: usize,
     /// The last walk: its nodes.
     walk: Vec<u32>,
 }
 
 impl Tree {
-    /// A tree whose texts all go on after the same `past`.
-    pub(super) fn after(past: &Past) -> Self {
-        Self { behind: past.len, ..Self::default() }
-    }
-
     /// Adds one text and returns its nodes. Texts that come in lexicographic order share all that they can.
-    pub(super) fn add(&mut self, text: impl IntoIterator<Item = u32>) -> &[u32] {
+    fn add(&mut self, text: impl IntoIterator<Item = u32>) -> &[u32] {
         let mut depth = 0;
         for piece in text {
             if self.walk.get(depth).is_none_or(|&node| self.pieces[node as usize] != piece) {
                 self.walk.truncate(depth);
                 self.walk.push(self.pieces.len() as u32);
                 self.pieces.push(piece);
-                self.ways.extend(0..self.behind as u32);
-                self.ways.extend(self.walk.iter().map(|node| node + self.behind as u32));
+                self.ways.extend(&self.walk);
                 self.ends.push(self.ways.len());
             }
             depth += 1;
@@ -122,15 +114,8 @@ impl Tree {
     }
 }
 
-/// Keys and values of a single text, for trees that go on from it.
-pub(super) struct Past {
-    len: usize,
-    /// `[layer][token][2 kv]`
-    rows: Vec<Vec<f32>>,
-}
-
 /// The last layer's states of all nodes of a tree, normalised, in lanes.
-pub(super) struct States(Aligned);
+struct States(Aligned);
 
 impl Llama {
     /// Takes the tensors that `tensor` gives by name; its second argument is how many values there must be.
@@ -160,8 +145,8 @@ impl Llama {
         Ok(Self { shape, layers, gain: tensor("output_norm.weight", d)?, pieces })
     }
 
-    /// Runs all nodes of a tree; keys and values are returned when `keep`, which makes sense for a single text.
-    pub(super) fn run(&self, tree: &Tree, past: Option<&Past>, keep: bool) -> (States, Option<Past>) {
+    /// Runs all nodes of a tree.
+    fn run(&self, tree: &Tree) -> States {
         let Shape { d, heads, kv_heads, inner, eps, .. } = self.shape;
         let (kv, head) = (self.shape.kv(), self.shape.head());
         let (n, blocks) = (tree.len(), tree.len().div_ceil(LANES));
@@ -169,25 +154,21 @@ impl Llama {
         let (mut x, mut h) = (Aligned::zeros(blocks * d * LANES), Aligned::zeros(blocks * d * LANES));
         let mut qkv = Aligned::zeros(blocks * wide * LANES);
         let (mut gate, mut up) = (Aligned::zeros(blocks * inner * LANES), Aligned::zeros(blocks * inner * LANES));
-        let mut rows = vec![0.0; (tree.behind + blocks * LANES) * 2 * kv];
+        let mut rows = vec![0.0; blocks * LANES * 2 * kv];
         let mut queries = vec![0.0; blocks * LANES * d];
         let mut context = vec![0.0; LANES * d];
         let mut scores = vec![0.0; (0..n).map(|node| tree.way(node).len()).max().unwrap_or(0)];
         let turns = self.turns(tree, blocks);
-        let mut kept = keep.then(|| Past { len: tree.behind + n, rows: Vec::with_capacity(self.layers.len()) });
 
         self.embed(tree, &mut x);
-        for (at, layer) in self.layers.iter().enumerate() {
+        for layer in &self.layers {
             rms_norm(&x, &layer.attention_gain, eps, &mut h);
             layer.qkv.apply(&h, blocks, &mut qkv, Place::blocked(wide), Finish::Bias);
-            if let Some(past) = past {
-                rows[..past.len * 2 * kv].copy_from_slice(&past.rows[at]);
-            }
             rotate(&mut qkv, wide, (heads + kv_heads) * head, &turns, head / 2);
             for (b, block) in qkv.chunks_exact(wide * LANES).enumerate() {
                 let (own, others) = block.split_at(d * LANES);
                 to_rows(own, &mut queries[b * LANES * d..], d);
-                to_rows(others, &mut rows[(tree.behind + b * LANES) * 2 * kv..], 2 * kv);
+                to_rows(others, &mut rows[b * LANES * 2 * kv..], 2 * kv);
             }
             for (b, block) in h.chunks_exact_mut(d * LANES).enumerate() {
                 for (lane, out) in context.chunks_exact_mut(d).enumerate() {
@@ -200,9 +181,6 @@ impl Llama {
                 }
                 to_lanes(&context, block, d);
             }
-            if let Some(kept) = &mut kept {
-                kept.rows.push(rows[..(tree.behind + n) * 2 * kv].to_vec());
-            }
             layer.output.apply(&h, blocks, &mut x, Place::blocked(d), Finish::Accumulate);
             rms_norm(&x, &layer.inner_gain, eps, &mut h);
             layer.gate.apply(&h, blocks, &mut gate, Place::blocked(inner), Finish::Bias);
@@ -211,7 +189,7 @@ impl Llama {
             layer.down.apply(&gate, blocks, &mut x, Place::blocked(d), Finish::Accumulate);
         }
         rms_norm(&x, &self.gain, eps, &mut h);
-        (States(h), kept)
+        States(h)
     }
 
     /// Lanes after the last node stay zero, so that they remain finite numbers.
@@ -245,46 +223,15 @@ impl Llama {
         turns
     }
 
-    /// Hands the logits of `nodes` to `visit`, slice by slice in order: the first piece, then `[block][piece][LANES]`.
-    fn output(&self, states: &States, nodes: &[usize], mut visit: impl FnMut(usize, &[f32])) {
-        let d = self.shape.d;
-        let blocks = nodes.len().div_ceil(LANES);
-        let mut x = Aligned::zeros(blocks * d * LANES);
-        for (i, &node) in nodes.iter().enumerate() {
-            let from = states.0[node / LANES * d * LANES..].chunks_exact(LANES);
-            for (to, from) in x[i / LANES * d * LANES..].chunks_exact_mut(LANES).zip(from).take(d) {
-                to[i % LANES] = from[node % LANES];
-            }
-        }
+    /// Hands the logits of all nodes to `visit`, slice by slice in order: the first piece, then `[block][piece][LANES]`.
+    fn output(&self, States(x): &States, mut visit: impl FnMut(usize, &[f32])) {
+        let blocks = x.len() / (self.shape.d * LANES);
         let mut logits = Aligned::zeros(blocks * SLICE * LANES);
         for (i, slice) in self.pieces.iter().enumerate() {
             let outputs = slice.outputs();
-            slice.apply(&x, blocks, &mut logits, Place::blocked(outputs), Finish::Bias);
+            slice.apply(x, blocks, &mut logits, Place::blocked(outputs), Finish::Bias);
             visit(i * SLICE, &logits[..blocks * outputs * LANES]);
         }
-    }
-
-    /// `ln p` of every piece after each of `nodes`.
-    pub(super) fn log_probs(&self, states: &States, nodes: &[usize]) -> Vec<Vec<f32>> {
-        let blocks = nodes.len().div_ceil(LANES);
-        let mut sums = vec![Sums::default(); blocks];
-        let mut all: Vec<Vec<f32>> = nodes.iter().map(|_| Vec::with_capacity(self.shape.vocabulary)).collect();
-        self.output(states, nodes, |_, logits| {
-            let each = logits.len() / blocks;
-            for (b, block) in logits.chunks_exact(each).enumerate() {
-                sums[b].add(block);
-                for (lane, out) in all[b * LANES..].iter_mut().take(LANES).enumerate() {
-                    out.extend(block[lane..].iter().step_by(LANES));
-                }
-            }
-        });
-        for (i, out) in all.iter_mut().enumerate() {
-            let total = sums[i / LANES].ln(i % LANES);
-            for value in out {
-                *value = (f64::from(*value) - total) as f32;
-            }
-        }
-        all
     }
 
     /// `ln p` of each text given `start`, every piece counted; 0 for an empty one.
@@ -342,14 +289,13 @@ impl Llama {
         if tree.len() == 0 {
             return vec![0.0; texts.len()];
         }
-        let (states, _) = self.run(&tree, None, false);
+        let states = self.run(&tree);
         picks.sort_by_key(|pick| pick.piece);
         let mut logits_of = vec![0.0; picks.len()];
         let mut next = picks.iter().peekable();
         let blocks = tree.len().div_ceil(LANES);
         let mut sums = vec![Sums::default(); blocks];
-        let nodes: Vec<usize> = (0..tree.len()).collect();
-        self.output(&states, &nodes, |first, logits| {
+        self.output(&states, |first, logits| {
             let each = logits.len() / blocks;
             for (sums, block) in sums.iter_mut().zip(logits.chunks_exact(each)) {
                 sums.add(block);
@@ -592,36 +538,19 @@ mod tests {
     }
 
     #[test]
-    fn going_on_from_a_past_is_the_same_as_starting_over() {
-        let model = small();
-        let (prefix, ends) = ([START, 5, 9, 300], [[11, 44], [11, 45], [450, 2]]);
-        let mut tree = Tree::default();
-        tree.add(prefix);
-        let (_, past) = model.run(&tree, None, true);
-        let past = past.expect("it was asked for");
-        let mut tree = Tree::after(&past);
-        let nodes: Vec<usize> = ends.iter().map(|end| *tree.add(*end).last().expect("two pieces") as usize).collect();
-        assert_eq!(tree.len(), 5);
-        let (states, _) = model.run(&tree, Some(&past), false);
-        for (end, after) in ends.iter().zip(model.log_probs(&states, &nodes)) {
-            let mut whole = Tree::default();
-            whole.add(prefix.into_iter().chain(*end));
-            let (states, _) = model.run(&whole, None, false);
-            assert_eq!(model.log_probs(&states, &[5])[0], after);
-            let total: f64 = after.iter().map(|p| f64::from(*p).exp()).sum();
-            assert!((total - 1.0).abs() < 1e-5, "{total}");
-        }
-    }
-
-    #[test]
-    fn a_score_is_the_sum_of_its_pieces() {
+    fn a_score_is_the_sum_of_what_each_piece_adds_and_a_law_sums_to_one() {
         let model = small();
         let text = [3, 141, 59, 265];
-        let mut tree = Tree::default();
-        tree.add([START].into_iter().chain(text));
-        let (states, _) = model.run(&tree, None, false);
-        let each = model.log_probs(&states, &[0, 1, 2, 3]);
-        let sum: f64 = text.iter().zip(&each).map(|(&piece, p)| f64::from(p[piece as usize])).sum();
-        assert!((model.score(START, &[&text])[0] - sum).abs() < 1e-5);
+        let score = |text: &[u32]| model.score(START, &[text])[0];
+        let mut sum = 0.0;
+        for n in 0..text.len() {
+            let longer: Vec<Vec<u32>> = (0..500).map(|next| [&text[..n], &[next]].concat()).collect();
+            let all = model.score(START, &longer.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let each: Vec<f64> = all.iter().map(|longer| longer - score(&text[..n])).collect();
+            let total: f64 = each.iter().map(|p| p.exp()).sum();
+            assert!((total - 1.0).abs() < 1e-5, "{total} after {n}");
+            sum += each[text[n] as usize];
+        }
+        assert!((score(&text) - sum).abs() < 1e-5);
     }
 }
