@@ -2,6 +2,7 @@
 
 use super::damage::Damage;
 use super::decoder::{Course, Decoder, Learned, Pairing, Source, TUNING, Writer};
+use super::hypotheses::Hypotheses;
 use super::kept::{Kept, Role};
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
 use crate::encode::Embeddings;
@@ -10,7 +11,7 @@ use crate::seed;
 use rand::RngExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Corrects a guess step by step: each step reads the released vector, the vector of the present guess, their difference and
 /// the guess itself, and writes better guesses, which are embedded again.
@@ -131,19 +132,14 @@ impl Attack for Corrector {
     fn fit<'a>(&self, view: &'a View<'a>, _: &str, progress: &dyn Progress) -> Result<Box<dyn Inverter + 'a>, Error> {
         let adaptation = Adaptation::fit(view)?;
         let writer = Writer::train(view, &adaptation, &self.decoder, Pairing::True, progress)?;
-        let written = if self.spoilt < 1.0 { Some(self.drafts(view, &adaptation, progress)?) } else { None };
-        let trained = self.train(view, &adaptation, &writer, written.as_ref(), progress)?;
+        let hypotheses = Hypotheses::new(self, view, &adaptation, progress);
+        let hypotheses = (self.spoilt < 1.0).then_some(&hypotheses);
+        let trained = self.train(view, &adaptation, &writer, hypotheses, progress)?;
         let mut curves = writer.curves().to_vec();
         curves.push(trained.curve);
         let mender = Mender::new(trained.model, self, trained.origin);
         Ok(Box::new(Fitted { view, adaptation, writer, mender, params: self.clone(), curves }))
     }
-}
-
-/// One hypothesis for each auxiliary text, from the fold whose decoder did not see the text, with its vector.
-struct Drafts {
-    texts: Vec<String>,
-    vectors: Embeddings,
 }
 
 /// A trained corrector.
@@ -156,58 +152,7 @@ struct Trained {
 /// Share of the decoder's learning rate that the corrector is trained with.
 const LEARNING: f64 = 0.5;
 
-/// The fold of a document: decided by its name, so that all texts of a document lie in one.
-pub fn fold(document: &str, folds: usize) -> usize {
-    blake3::hash(document.as_bytes()).as_bytes()[1] as usize % folds.max(1)
-}
-
 impl Corrector {
-    /// A hypothesis for every auxiliary text, from a decoder that was tuned on the documents of the other folds only.
-    fn drafts(&self, view: &View, adaptation: &Adaptation, progress: &dyn Progress) -> Result<Drafts, Error> {
-        let mut texts = vec![String::new(); view.auxiliary.len()];
-        // What a decoder of the fold sees at test time is a fresh release; so is what its hypotheses are written from.
-        let released = adaptation.draw("corrector hypotheses")?;
-        for number in 0..self.folds {
-            let (own, others): (Vec<usize>, Vec<usize>) =
-                (0..texts.len()).partition(|&i| fold(&view.auxiliary[i].document, self.folds) == number);
-            if own.is_empty() || others.is_empty() {
-                return Err(Error::Needs {
-                    attack: "corrector",
-                    what: format!("auxiliary texts of at least {} documents", 8 * self.folds),
-                });
-            }
-            let records: Vec<_> = others.iter().map(|&i| view.auxiliary[i].clone()).collect();
-            let clean = view.clean.select(&others);
-            let strata: Vec<u32> = others.iter().map(|&i| view.strata[i]).collect();
-            let part = View {
-                auxiliary: &records,
-                clean: &clean,
-                strata: &strata,
-                surrogate: None,
-                inputs: format!("{} without fold {number} of {}", view.inputs, self.folds),
-                fingerprint: format!("{} without fold {number} of {}", view.fingerprint, self.folds),
-                ..*view
-            };
-            let params = Decoder {
-                steps: self.fold_steps,
-                adapt_steps: self.decoder.adapt_steps.min(self.fold_steps),
-                samples: 1,
-                temperature: 0.5,
-                ..self.decoder.clone()
-            };
-            let fitted = Adaptation::fit(&part)?;
-            let writer = Writer::train(&part, &fitted, &params, Pairing::True, progress)?;
-            let task = format!("{} drafts of fold {number}", view.fingerprint);
-            let written = writer.candidates(&fitted, &released.select(&own), view.seed, &task, progress)?;
-            for (&i, candidates) in own.iter().zip(written) {
-                texts[i] = candidates.into_iter().next().map_or_else(String::new, |c| c.text);
-            }
-        }
-        let strings: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let vectors = crate::encode::Cached::new(view.encoder, view.workshop).encode_records(&strings)?;
-        Ok(Drafts { texts, vectors })
-    }
-
     /// Trains a corrector ahead of all studies, on texts of the view that are spoilt anew in each epoch: a kept decoder has
     /// seen these texts, so its own guesses for them would be too good.
     ///
@@ -232,7 +177,7 @@ impl Corrector {
         view: &View,
         adaptation: &Adaptation,
         writer: &Writer,
-        written: Option<&Drafts>,
+        hypotheses: Option<&Hypotheses>,
         progress: &dyn Progress,
     ) -> Result<Trained, Error> {
         let params = Decoder { steps: self.steps, batch: self.batch, unconditional: 0.0, ..self.decoder.clone() };
@@ -257,40 +202,52 @@ impl Corrector {
         let name = format!("corrector\u{0}{}\u{0}{learned:?}\u{0}{basis:?}\u{0}v3", view.fingerprint);
         let model = kept.map_or_else(|| self.start(view, writer), |kept| Ok(kept.model))?;
         let start = Learned { model, tokenizer, curves: Vec::new() };
-        let draft = |purpose: &str| self.reading(view, writer, written, purpose);
+        let draft = |purpose: &str, texts: &[usize]| self.reading(view, writer, hypotheses, purpose, texts);
         let mut learned = course.run(&name, Some(start), Some(&draft), progress)?;
         let title = "held-out loss of the corrector (nats a piece)".to_owned();
         let curve = Curve { title, ..learned.curves.pop().unwrap_or_default() };
         Ok(Trained { model: learned.model, curve, origin })
     }
 
-    /// A draft for every auxiliary text: the text spoilt, or what a decoder wrote for it.
-    fn reading(&self, view: &View, writer: &Writer, written: Option<&Drafts>, purpose: &str) -> Result<Reading, Error> {
+    /// A draft for each of these auxiliary texts: the text spoilt, or what a decoder wrote for it.
+    fn reading(
+        &self,
+        view: &View,
+        writer: &Writer,
+        hypotheses: Option<&Hypotheses>,
+        purpose: &str,
+        texts: &[usize],
+    ) -> Result<Reading, Error> {
         let damage = Damage::new(view.auxiliary);
-        let spoilt: Vec<Option<String>> = (0..view.auxiliary.len())
-            .into_par_iter()
-            .map(|i| {
+        let all = hypotheses.is_none();
+        let spoilt: Vec<Option<String>> = texts
+            .par_iter()
+            .map(|&i| {
                 let mut rng = seed::stream(view.seed, purpose, &format!("draft {i}"));
-                let own = written.is_none() || rng.random::<f64>() < self.spoilt;
+                let own = all || rng.random::<f64>() < self.spoilt;
                 own.then(|| damage.spoil(&view.auxiliary[i].text, &mut rng))
             })
             .collect();
         let fresh: Vec<&str> = spoilt.iter().flatten().map(String::as_str).collect();
         let fresh = view.encoder.encode(&fresh)?;
         let mut fresh = fresh.rows();
+        let others: Vec<usize> =
+            texts.iter().zip(&spoilt).filter(|(_, spoilt)| spoilt.is_none()).map(|(&i, _)| i).collect();
+        let written = hypotheses.map(|hypotheses| hypotheses.of(&others)).transpose()?;
         let mut vectors = Embeddings::empty(view.clean.dim());
-        let mut texts = Vec::with_capacity(spoilt.len());
-        for (i, spoilt) in spoilt.iter().enumerate() {
-            if let (None, Some(written)) = (spoilt, written) {
-                vectors.push(written.vectors.row(i));
-                texts.push(written.texts[i].as_str());
+        let mut drafts = Vec::with_capacity(texts.len());
+        for (i, spoilt) in texts.iter().zip(&spoilt) {
+            if let (None, Some(written)) = (spoilt, &written) {
+                vectors.push(&written[i].vector);
+                drafts.push(written[i].text.as_str());
             } else {
                 vectors.push(fresh.next().expect("a row for each spoilt text"));
-                texts.push(spoilt.as_deref().unwrap_or_default());
+                drafts.push(spoilt.as_deref().unwrap_or_default());
             }
         }
-        let drafts = texts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
-        Ok(Reading { drafts, vectors, feedback: self.feedback.learned() })
+        let drafts = drafts.par_iter().map(|text| writer.encode(text)).collect::<Result<_, Error>>()?;
+        let rows = texts.iter().copied().zip(0..).collect();
+        Ok(Reading { rows, drafts, vectors, feedback: self.feedback.learned() })
     }
 
     /// The writer's weights in a model that reads a guess and how far off it is.
@@ -310,6 +267,8 @@ impl Corrector {
 
 /// What stands before a text that is to be corrected, while training: its draft, and the draft's vector.
 pub(super) struct Reading {
+    /// The row of each text.
+    rows: HashMap<usize, usize>,
     drafts: Vec<Vec<u32>>,
     vectors: Embeddings,
     feedback: Feedback,
@@ -318,12 +277,12 @@ pub(super) struct Reading {
 impl Reading {
     /// The pieces that are read before text `i`: its draft with the end mark.
     pub(super) fn draft(&self, i: usize) -> &[u32] {
-        &self.drafts[i]
+        &self.drafts[self.rows[&i]]
     }
 
     /// The vectors that are read with text `i`, given its denoised release.
     pub(super) fn inputs(&self, i: usize, target: &[f32]) -> Vec<f32> {
-        pair(target, self.vectors.row(i), self.feedback)
+        pair(target, self.vectors.row(self.rows[&i]), self.feedback)
     }
 }
 
@@ -542,13 +501,7 @@ mod tests {
     use super::*;
     use crate::attack::Quiet;
     use crate::attack::scene::Scene;
-
-    #[test]
-    fn a_document_lies_in_one_fold_and_both_folds_are_used() {
-        let folds: BTreeSet<usize> = (0..40).map(|i| fold(&format!("document {i}"), 2)).collect();
-        assert_eq!(folds, BTreeSet::from([0, 1]));
-        assert_eq!(fold("document 7", 5), fold("document 7", 5));
-    }
+    use crate::attack::text::hypotheses::Hypothesis;
 
     /// Vec2text's early stop never fired: the assignment was the wrong way round.
     #[test]
@@ -585,13 +538,15 @@ mod tests {
         let texts: Vec<String> = (0..60).map(|i| format!("a guess for record {i}")).collect();
         let strings: Vec<&str> = texts.iter().map(String::as_str).collect();
         let vectors = view.encoder.encode(&strings).expect("vectors");
-        let written = Drafts { texts, vectors };
         let read = |spoilt: f64, epoch: &str| {
             let params = Corrector { spoilt, ..Corrector::default() };
-            params.reading(&view, &writer, Some(&written), epoch).expect("drafts")
+            let made = texts.iter().zip(vectors.rows());
+            let made = made.map(|(text, vector)| Hypothesis { text: text.clone(), vector: vector.to_vec() });
+            let hypotheses = Hypotheses::new(&params, &view, &adaptation, &Quiet).given((0..).zip(made).collect());
+            params.reading(&view, &writer, Some(&hypotheses), epoch, &(0..60).collect::<Vec<_>>()).expect("drafts")
         };
         let own = read(0.0, "epoch 0");
-        assert_eq!(own.vectors, written.vectors);
+        assert_eq!(own.vectors, vectors);
         assert_eq!(own.draft(7), writer.encode("a guess for record 7").expect("pieces"));
         let (first, second) = (read(1.0, "epoch 0"), read(1.0, "epoch 1"));
         assert!(first.draft(7) != own.draft(7));

@@ -303,17 +303,31 @@ impl Writer {
         task: &str,
         progress: &dyn Progress,
     ) -> Result<Vec<Vec<Candidate>>, Error> {
-        let inputs = condition(adaptation.denoise(released));
+        let rows: Vec<usize> = (0..released.len()).collect();
+        self.candidates_of(adaptation, released, &rows, seed, task, progress)
+    }
+
+    /// [`Writer::candidates`] of some rows, the same as among all.
+    pub(super) fn candidates_of(
+        &self,
+        adaptation: &Adaptation,
+        released: &Embeddings,
+        rows: &[usize],
+        seed: u64,
+        task: &str,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Vec<Candidate>>, Error> {
+        let inputs = condition(adaptation.denoise(&released.select(rows)));
         let mut out = Vec::with_capacity(inputs.len());
         // A wave of rows at a time, so that progress shows and an interruption is heard.
-        for wave in (0..inputs.len()).collect::<Vec<_>>().chunks(64) {
+        for wave in (0..rows.len()).collect::<Vec<_>>().chunks(64) {
             if progress.is_interrupted() {
                 return Err(Error::Interrupted);
             }
             let drawn = wave
                 .par_iter()
                 .map(|&i| {
-                    let mut rng = seed::stream(seed, task, &format!("samples {i}"));
+                    let mut rng = seed::stream(seed, task, &format!("samples {}", rows[i]));
                     let row = inputs.row(i);
                     let how = Sampling { temperature: self.params.temperature, top_p: 0.95, ..Sampling::default() };
                     let sampled = self.model.sample(row, self.params.samples, &how, self.max_len(), &mut rng)?;
@@ -458,7 +472,10 @@ impl Course<'_> {
             let at = trainer.steps() as usize;
             let number = at / per_epoch;
             if epoch.as_ref().is_none_or(|(n, _, _)| *n != number) {
-                epoch = Some((number, feed.order(&texts, number), feed.draw(&format!("epoch {number}"))?));
+                let batches = feed.order(&texts, number);
+                let met = batches[at % per_epoch..].iter().take(self.steps - at).flatten().copied().collect::<Vec<_>>();
+                let material = feed.draw(&format!("epoch {number}"), &met)?;
+                epoch = Some((number, batches, material));
             }
             let (_, batches, material) = epoch.as_ref().expect("set above");
             trainer.step(&feed.batch(&batches[at % per_epoch], material, at).as_batch())?;
@@ -575,8 +592,8 @@ struct Feed<'a> {
     drafts: Option<&'a Drafting<'a>>,
 }
 
-/// Drafts of all texts, made for the purpose that is named.
-pub(super) type Drafting<'a> = dyn Fn(&str) -> Result<Reading, Error> + 'a;
+/// Drafts of some texts, made for the purpose that is named.
+pub(super) type Drafting<'a> = dyn Fn(&str, &[usize]) -> Result<Reading, Error> + 'a;
 
 /// What stands beside the texts in one epoch: a row for each, and with it what a corrector reads.
 struct Material {
@@ -603,9 +620,9 @@ impl Feed<'_> {
         seed::stream(self.course.view.seed, self.key, purpose)
     }
 
-    /// Releases of one epoch, one row for each auxiliary text, and drafts where they are read.
-    fn draw(&self, purpose: &str) -> Result<Material, Error> {
-        let reading = self.drafts.map(|drafts| drafts(&format!("{} {purpose}", self.key))).transpose()?;
+    /// Releases of one epoch, one row for each auxiliary text, and drafts of the texts that it meets where they are read.
+    fn draw(&self, purpose: &str, met: &[usize]) -> Result<Material, Error> {
+        let reading = self.drafts.map(|drafts| drafts(&format!("{} {purpose}", self.key), met)).transpose()?;
         Ok(Material { vectors: self.releases(purpose)?, reading })
     }
 
@@ -677,7 +694,7 @@ impl Feed<'_> {
         if held_out.is_empty() {
             return Ok(None);
         }
-        let material = self.draw("validation")?;
+        let material = self.draw("validation", held_out)?;
         Ok(Some(self.pack(held_out, &material, vec![false; held_out.len()])))
     }
 }

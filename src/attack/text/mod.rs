@@ -7,6 +7,7 @@ pub mod corrector;
 pub mod crops;
 pub mod damage;
 pub mod decoder;
+mod hypotheses;
 pub mod kept;
 pub mod lexicon;
 pub mod nearest;
