@@ -68,9 +68,14 @@ impl Look {
         match self {
             Look::Headline => (1.0, 0.0),
             Look::Control => (2.0, 3.0),
-            Look::Series(i) => [(1.0, 0.0), (8.0, 4.0), (3.0, 3.0), (12.0, 3.0)][(i + i / PALETTE.len()) % 4],
+            Look::Series(i) => [(1.0, 0.0), (8.0, 4.0), (3.0, 3.0), (12.0, 3.0)][turn(i) % 4],
         }
     }
+}
+
+/// Counts through shapes and dashes: one further each time the colours begin anew, so that no two series look alike.
+fn turn(series: usize) -> usize {
+    series + series / PALETTE.len()
 }
 
 /// A finished drawing.
@@ -244,7 +249,7 @@ impl Canvas<'_> {
                 self.polygon(&[(x, y - r * 1.4), (x + r * 1.4, y), (x, y + r * 1.4), (x - r * 1.4, y)], c);
             }
             Look::Control => self.disc((x, y), r, c, false),
-            Look::Series(i) => match i % 7 {
+            Look::Series(i) => match turn(i) % 7 {
                 0 => self.disc((x, y), r, c, true),
                 1 => self.rectangle((x - r * 0.9, y - r * 0.9), (x + r * 0.9, y + r * 0.9), c, true),
                 2 => self.polygon(&[(x, y - r * 1.2), (x + r * 1.15, y + r * 0.9), (x - r * 1.15, y + r * 0.9)], c),
@@ -318,4 +323,16 @@ pub(super) fn step(ticks: &[f64]) -> f64 {
 pub(super) fn range(values: impl Iterator<Item = f64>, low: f64, high: f64) -> (f64, f64) {
     let (a, b) = values.filter(|v| v.is_finite()).fold((low, high), |(a, b), v| (a.min(v), b.max(v)));
     (if a < low { a - (b - a) * 0.02 } else { a }, if b > high { b + (b - a) * 0.02 } else { b })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_of_many_series_have_the_same_marker() {
+        let marker = |i: usize| draw(20.0, 20.0, |canvas| canvas.marker(Look::Series(i), (10.0, 10.0), 4.0)).inline("");
+        assert_eq!((0..30).map(marker).collect::<BTreeSet<_>>().len(), 30);
+    }
 }
