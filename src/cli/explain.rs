@@ -169,7 +169,8 @@ const TOPICS: &[Topic] = &[
         "A decoder that reads its own last guess: the released vector, the guess's vector, their difference and the guess's words. It\n\
          writes better guesses, embeds them and goes on. Trained on guesses of decoders that were not tuned on the text, and on the texts\n\
          themselves, spoilt anew in each epoch (`spoilt`, the share of those). Starts from the corrector that is kept for the victim.\n\
-         `feedback` hides the guess's vector: `zeroed` when it attacks, `withheld` in training as well.",
+         `feedback` hides the guess's vector: `zeroed` when it attacks, `withheld` in training as well; `unembedded` embeds no\n\
+         guess at all, so that nothing ranks them either.",
     ),
     topic(
         ATTACKS,

@@ -1,7 +1,7 @@
 //! A decoder that reads its own last attempt: what the vector says, what the attempt's vector says, and the difference.
 
 use super::damage::Damage;
-use super::decoder::{Course, Decoder, Learned, Pairing, Source, TUNING, Writer};
+use super::decoder::{Candidate, Course, Decoder, Learned, Pairing, Source, TUNING, Writer};
 use super::hypotheses::Hypotheses;
 use super::kept::{Kept, Role};
 use crate::attack::{Attack, Curve, Error, Guess, Inverter, Knowledge, Progress, View, adapt::Adaptation};
@@ -70,8 +70,11 @@ pub enum Feedback {
     Read,
     /// It learned to read it, and finds zeros in its place when it attacks: what the trained model owes to it.
     Zeroed,
-    /// It never saw it, not in training either: what is left is the decoder with a text to copy from.
+    /// It never saw it, not in training either: what is left is the decoder with a text to copy from. Its rewrites are still
+    /// embedded, and ranked by their vectors.
     Withheld,
+    /// As `Withheld`, and no guess is embedded at all, so that none is ranked either: the likeliest rewrite is taken as it is.
+    Unembedded,
 }
 
 impl Default for Corrector {
@@ -290,8 +293,8 @@ impl Feedback {
     /// What it was trained on.
     const fn learned(self) -> Self {
         match self {
-            Self::Zeroed => Self::Read,
-            other => other,
+            Self::Read | Self::Zeroed => Self::Read,
+            Self::Withheld | Self::Unembedded => Self::Withheld,
         }
     }
 }
@@ -310,7 +313,7 @@ fn pair(target: &[f32], guess: &[f32], feedback: Feedback) -> Vec<f32> {
     let difference = e.iter().zip(&h).map(|(e, h)| match feedback {
         Feedback::Read => (e - h) * scale,
         Feedback::Zeroed => e * scale,
-        Feedback::Withheld => 0.0,
+        Feedback::Withheld | Feedback::Unembedded => 0.0,
     });
     e.iter().map(|v| v * scale).chain(difference).collect()
 }
@@ -376,6 +379,15 @@ impl Mender {
         found.extend(self.model.sample_after(&cond, &given, self.samples, &how, most, rng)?);
         found.iter().map(|h| writer.decode(&h.tokens)).collect()
     }
+
+    /// The likeliest rewrite of a text whose vector is not known.
+    fn likeliest(&self, writer: &Writer, denoised: &[f32], text: &str) -> Result<Option<Candidate>, Error> {
+        let cond = pair(denoised, &vec![0.0; denoised.len()], Feedback::Unembedded);
+        let most = writer.config().max_len_tokens;
+        let found = self.model.beam_after(&cond, &writer.encode(text)?, self.beam, most)?;
+        let best = found.into_iter().next();
+        best.map(|h| Ok(Candidate { text: writer.decode(&h.tokens)?, log_prob: h.log_prob })).transpose()
+    }
 }
 
 struct Fitted<'a> {
@@ -406,9 +418,13 @@ impl Inverter for Fitted<'_> {
                 if progress.is_interrupted() {
                     return Err(Error::Interrupted);
                 }
-                let starts = written[i].iter().map(|c| c.text.clone()).collect();
-                let mut rng = seed::stream(self.view.seed, task, &format!("corrections {i}"));
-                let guess = self.correct(released.row(i), denoised.row(i), starts, &mut rng)?;
+                let guess = if self.params.feedback == Feedback::Unembedded {
+                    self.rewrite_unseen(denoised.row(i), &written[i])?
+                } else {
+                    let starts = written[i].iter().map(|c| c.text.clone()).collect();
+                    let mut rng = seed::stream(self.view.seed, task, &format!("corrections {i}"));
+                    self.correct(released.row(i), denoised.row(i), starts, &mut rng)?
+                };
                 let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
                 progress.update(n, released.len(), "targets corrected");
                 Ok(guess)
@@ -465,6 +481,21 @@ impl Fitted<'_> {
         Ok(Guess { queries, trace, ..Guess::new(best.text, best.score) })
     }
 
+    /// Rewrites the writer's likeliest guess without embedding anything, until a text comes back or the rounds are over.
+    fn rewrite_unseen(&self, denoised: &[f32], starts: &[Candidate]) -> Result<Guess, Error> {
+        let likeliest = starts.iter().max_by(|a, b| a.log_prob.total_cmp(&b.log_prob)).cloned();
+        let Some(mut guess) = likeliest else { return Ok(Guess::new(String::new(), f64::NEG_INFINITY)) };
+        let mut seen = BTreeSet::from([guess.text.clone()]);
+        for _ in 0..self.params.rounds {
+            let Some(next) = self.mender.likeliest(&self.writer, denoised, &guess.text)? else { break };
+            if next.text.is_empty() || !seen.insert(next.text.clone()) {
+                break;
+            }
+            guess = next;
+        }
+        Ok(Guess::new(guess.text, guess.log_prob))
+    }
+
     fn embed(
         &self,
         y: &[f32],
@@ -502,6 +533,7 @@ mod tests {
     use crate::attack::Quiet;
     use crate::attack::scene::Scene;
     use crate::attack::text::hypotheses::Hypothesis;
+    use crate::encode::{Encoder, EncoderInfo};
 
     /// Vec2text's early stop never fired: the assignment was the wrong way round.
     #[test]
@@ -568,11 +600,49 @@ mod tests {
             (Feedback::Read, [0.6, 0.8, -0.4, 0.8]),
             (Feedback::Zeroed, [0.6, 0.8, 0.6, 0.8]),
             (Feedback::Withheld, [0.6, 0.8, 0.0, 0.0]),
+            (Feedback::Unembedded, [0.6, 0.8, 0.0, 0.0]),
         ] {
             for (got, want) in pair(&target, &guess, feedback).iter().zip(wanted) {
                 assert!((got - want * scale).abs() < 1e-6, "{feedback:?}: {got} against {want}");
             }
         }
         assert_eq!(Feedback::Zeroed.learned(), Feedback::Read, "the trained model's own ablation");
+        assert_eq!(Feedback::Unembedded.learned(), Feedback::Withheld, "it has nothing to read");
+    }
+
+    /// An encoder that cannot be asked.
+    struct Silent(EncoderInfo);
+
+    impl Encoder for Silent {
+        fn info(&self) -> &EncoderInfo {
+            &self.0
+        }
+
+        fn encode(&self, _: &[&str]) -> Result<Embeddings, crate::encode::Error> {
+            panic!("a guess was embedded")
+        }
+    }
+
+    #[test]
+    fn the_ablation_without_embedding_asks_the_encoder_nothing() {
+        let scene = Scene::new(60, "identity", &[]);
+        let decoder =
+            Decoder { steps: 4, batch: 8, d_model: 16, layers: 1, heads: 2, vocabulary: 300, ..Decoder::default() };
+        let open = scene.view();
+        let adaptation = Adaptation::fit(&open).expect("fits");
+        let writer = Writer::train(&open, &adaptation, &decoder, Pairing::True, &Quiet).expect("trains");
+        let feedback = Feedback::Unembedded;
+        let params = Corrector { decoder, slots: 2, beam: 2, rounds: 3, feedback, ..Corrector::default() };
+        let mender = Mender::untrained(&params, &open, &writer).expect("a model");
+        let silent = Silent(scene.encoder.info().clone());
+        let view = View { encoder: &silent, ..scene.view() };
+        let released = scene.clean.select(&[3, 8]);
+        let starts = writer.candidates(&adaptation, &released, view.seed, "t", &Quiet).expect("guesses");
+        let fitted = Fitted { view: &view, adaptation, writer, mender, params, curves: Vec::new() };
+        let guesses = fitted.invert(&released, "t", &Quiet).expect("guesses");
+        for (guess, starts) in guesses.iter().zip(&starts) {
+            assert_eq!(guess.queries, 0);
+            assert!(starts.iter().all(|start| start.text != guess.text), "it was rewritten");
+        }
     }
 }
