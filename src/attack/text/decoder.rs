@@ -466,7 +466,7 @@ impl Course<'_> {
         let feed = Feed { course: *self, pieces: &pieces, key: &key, drafts };
         let validation = feed.validation(&held_out)?;
         let per_epoch = (texts.len() / self.params.batch).max(1);
-        let mark = (self.steps / 12).max(1);
+        let mark = mark(self.steps);
         let mut epoch: Option<(usize, Vec<Vec<usize>>, Material)> = None;
         while (trainer.steps() as usize) < self.steps {
             let at = trainer.steps() as usize;
@@ -554,6 +554,12 @@ impl Course<'_> {
         let rest: Vec<usize> = (0..n).filter(|i| held_out.binary_search(i).is_err()).collect();
         if rest.len() < self.params.batch { (held_out, (0..n).collect()) } else { (held_out, rest) }
     }
+}
+
+/// Steps from one point of the learning curve to the next, where a checkpoint is kept as well: twelve points, or fewer in a short
+/// training, of which they would take most (a point takes as long as three steps, a checkpoint as one), but two at least.
+fn mark(steps: usize) -> usize {
+    (steps / 12).max(25.min(steps / 2)).max(1)
 }
 
 /// A text as pieces with the end mark, `max_len` at most.
@@ -696,5 +702,15 @@ impl Feed<'_> {
         }
         let material = self.draw("validation", held_out)?;
         Ok(Some(self.pack(held_out, &material, vec![false; held_out.len()])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_training_is_measured_less_often_but_twice_at_least() {
+        assert_eq!([1, 2, 10, 20, 100, 150, 450, 6000].map(mark), [1, 1, 5, 10, 25, 25, 37, 500]);
     }
 }
