@@ -521,7 +521,7 @@ impl Claim {
 
     /// Why there is no guarantee, or what it rests on; one line.
     pub fn note(&self) -> String {
-        let number = super::arguments::number;
+        let number = |cost: f64| super::arguments::number(rounded_up(cost));
         match (&self.guarantee, self.implied) {
             (Guarantee::None { reason }, _) => reason.clone(),
             (Guarantee::Gdp { .. }, true) => "implied, sigma was given".to_owned(),
@@ -545,6 +545,17 @@ impl Claim {
     }
 }
 
+/// A privacy cost to six significant digits, never less than it is; what a sum in floating point is off is no cost.
+fn rounded_up(cost: f64) -> f64 {
+    if cost == 0.0 || !cost.is_finite() {
+        return cost;
+    }
+    let scale = 10_f64.powi(5 - cost.abs().log10().floor() as i32);
+    let nearest = (cost * scale).round();
+    let whole = if nearest >= cost * scale * (1.0 - 1e-12) { nearest } else { nearest + 1.0 };
+    whole / scale
+}
+
 /// What no guarantee of this family covers; printed under every sheet.
 pub const LIMITS: [&str; 5] = [
     "only the content of a vector is covered: how many records there are, which rows share a prototype, and the order of \
@@ -554,3 +565,24 @@ pub const LIMITS: [&str; 5] = [
     "how much of a text comes back is a measurement, not a number on this sheet: run an attack study",
     "the noise is research-grade floating point: its low bits are not hardened against attacks on f32 arithmetic",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::rounded_up;
+
+    #[test]
+    fn a_cost_is_written_short_and_never_too_small() {
+        for (cost, wanted) in [
+            (132.748_800_000_000_02, 132.749),
+            (208.256_177_066, 208.257),
+            (50.0, 50.0),
+            (0.1 + 0.2, 0.3),
+            (1.0 / 3.0, 0.333_334),
+            (341.6, 341.6),
+            (0.0, 0.0),
+            (f64::INFINITY, f64::INFINITY),
+        ] {
+            assert_eq!(rounded_up(cost), wanted, "{cost}");
+        }
+    }
+}
