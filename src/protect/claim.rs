@@ -547,10 +547,11 @@ impl Claim {
 
 /// A privacy cost to six significant digits, never less than it is; what a sum in floating point is off is no cost.
 fn rounded_up(cost: f64) -> f64 {
-    if cost == 0.0 || !cost.is_finite() {
+    // Nothing, no bound, or too small for its scale to be a number.
+    if !(1e-300..f64::INFINITY).contains(&cost) {
         return cost;
     }
-    let scale = 10_f64.powi(5 - cost.abs().log10().floor() as i32);
+    let scale = 10_f64.powi(5 - cost.log10().floor() as i32);
     let nearest = (cost * scale).round();
     let whole = if nearest >= cost * scale * (1.0 - 1e-12) { nearest } else { nearest + 1.0 };
     whole / scale
@@ -580,6 +581,7 @@ mod tests {
             (1.0 / 3.0, 0.333_334),
             (341.6, 341.6),
             (0.0, 0.0),
+            (1e-310, 1e-310),
             (f64::INFINITY, f64::INFINITY),
         ] {
             assert_eq!(rounded_up(cost), wanted, "{cost}");

@@ -129,15 +129,15 @@ fn seconds(bench: &Bench) -> Result<f64, Error> {
             AttackConfig::Decoder(d) => (Some(d.clone()), "releases"),
             AttackConfig::Corrector(c) => {
                 // A third of what is written was written before.
-                let rewrites = faced * (c.rounds * c.beam * (c.beam + c.samples)) as f64;
-                cell_s += 0.7 * rewrites * encode_s;
+                let (rewrites, embedded) = c.most_rewrites();
+                cell_s += 0.7 * faced * embedded as f64 * encode_s;
                 // Hypotheses for the auxiliary texts that are read and not spoilt in their place, spoilt texts, and a
                 // training on texts of twice the length.
                 let read = (c.steps * c.batch) as f64;
                 let drafts = ((1.0 - c.spoilt) * read).min(study.data.auxiliary as f64);
                 cell_s += drafts * encode_s;
                 cell_s += c.spoilt * read * encode_s;
-                written = rewrites + drafts;
+                written = faced * rewrites as f64 + drafts;
                 further = 2 * c.steps;
                 let steps = c.decoder.steps + c.folds * c.fold_steps;
                 (Some(Decoder { steps, ..c.decoder.clone() }), "corrections")

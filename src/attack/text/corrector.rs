@@ -100,6 +100,15 @@ impl Default for Corrector {
 }
 
 impl Corrector {
+    /// Rewrites of one target at most, and how many of them are embedded.
+    pub(crate) fn most_rewrites(&self) -> (usize, usize) {
+        if self.feedback == Feedback::Unembedded {
+            return (self.rounds * self.beam, 0);
+        }
+        let all = self.rounds * self.beam * (self.beam + self.samples);
+        (all, all)
+    }
+
     /// Every parameter that is out of range.
     pub fn check(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -633,6 +642,7 @@ mod tests {
         let writer = Writer::train(&open, &adaptation, &decoder, Pairing::True, &Quiet).expect("trains");
         let feedback = Feedback::Unembedded;
         let params = Corrector { decoder, slots: 2, beam: 2, rounds: 3, feedback, ..Corrector::default() };
+        assert_eq!(params.most_rewrites(), (6, 0));
         let mender = Mender::untrained(&params, &open, &writer).expect("a model");
         let silent = Silent(scene.encoder.info().clone());
         let view = View { encoder: &silent, ..scene.view() };
